@@ -86,7 +86,9 @@ def test_grandchildren_left_by_a_crash_are_ended(tmp_path):
 
 def test_exit_code_and_log_survive(tmp_path):
     log = tmp_path / "deep" / "log"
-    with start(Command((sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)"), log)) as child:
+    with start(
+        Command((sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)"), log)
+    ) as child:
         assert list(follow(log, child)) in (["out", "err"], ["err", "out"])
         assert child.wait(20) == 7
     assert sorted(tail(log)) == ["err", "out"]

@@ -13,7 +13,7 @@ from llmops import __version__
 from llmops.errors import ExitCode, UsageError
 
 # Each module defines ``register(app)``. A test imports every one and checks that none brings a heavy library.
-VERBS: Final = ("inspect",)
+VERBS: Final = ("inspect", "config")
 
 app = typer.Typer(
     name="llmops",

@@ -38,7 +38,7 @@ def render(document: Document, *, color: bool, width: int) -> str:
     if document.verdict:
         console.print()
         console.print(RichText(document.verdict.text, style=_STYLE[document.verdict.tone]))
-    return "\n".join(line.rstrip() for line in stream.getvalue().split("\n"))
+    return "\n".join(line.rstrip() for line in stream.getvalue().split("\n")).strip("\n") + "\n"
 
 
 def _block(block: Block) -> list[RenderableType]:
