@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Key = tuple[str | int, ...]
 MAX_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 40
+_PLAIN_TAGS: Final = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,9 @@ def load_yaml(path: Path) -> Yaml:
 
 def parse_yaml(text: str, file: str) -> Yaml:
     """``load_yaml`` for text already in memory; ``file`` names it in messages."""
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         lines: dict[Key, int] = {(): 1}
         data = _construct(loader, node, (), lines, file) if node else None
@@ -101,7 +103,8 @@ def parse_yaml(text: str, file: str) -> Yaml:
     except RecursionError as error:
         raise UsageError(f"{file}: nested too deeply") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return Yaml(file, data, lines)
 
 
@@ -109,6 +112,10 @@ def _construct(loader: yaml.SafeLoader, node: yaml.Node, key: Key, lines: dict[K
     lines.setdefault(key, node.start_mark.line + 1)
     if len(key) > MAX_DEPTH:
         raise UsageError(f"{file}:{node.start_mark.line + 1}: nested more than {MAX_DEPTH} levels deep")
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
+        raise UsageError(
+            f"{file}:{node.start_mark.line + 1}: the YAML tag {node.tag!r} is not allowed", "write plain values"
+        )
     if isinstance(node, yaml.MappingNode):
         loader.flatten_mapping(node)
         result: dict[str, Any] = {}
@@ -122,7 +129,12 @@ def _construct(loader: yaml.SafeLoader, node: yaml.Node, key: Key, lines: dict[K
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_construct(loader, item, (*key, index), lines, file) for index, item in enumerate(node.value)]
-    return loader.construct_object(node, deep=True)
+    try:
+        return loader.construct_object(node, deep=True)
+    except (ValueError, TypeError) as error:  # 2026-13-45 looks like a date to YAML
+        raise UsageError(
+            f"{file}:{node.start_mark.line + 1}: cannot read this value: {error}", "put it in quotes"
+        ) from error
 
 
 def validate(model: type[M], document: Yaml, at: Key = ()) -> M:

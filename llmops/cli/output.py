@@ -135,22 +135,19 @@ def _with_progress(mode: Mode, work: Callable[[Progress], R]) -> R:
 def _emit(mode: Mode, report: Report, view: Callable[[Any], Document], stdout: Any) -> None:
     from llmops.report import files, github
 
-    document = None if mode.json and not mode.reports else view(report)
-    body = files.envelope(mode.verb, report)
+    document = view(report)
     if mode.json:
-        stdout.write(mask(body) + "\n")
-    elif document is not None:
+        stdout.write(mask(files.envelope(mode.verb, report)) + "\n")
+    else:
         from llmops.report.terminal import render
 
         stdout.write(mask(render(document, color=_color(stdout), width=_width(stdout))))
     stdout.flush()
     for path in mode.reports:
-        assert document is not None
         files.write(path, mode.verb, report, document)
     if github.active():
         github.annotate(report.findings, sys.stderr)
-        if document is not None or not mode.json:
-            github.summarise(document or view(report))
+        github.summarise(document)
 
 
 def fail(mode: Mode, error: LlmopsError, code: int | None = None) -> int:
