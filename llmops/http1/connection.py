@@ -1,0 +1,357 @@
+"""One client connection: a request is one write, its answer comes as callbacks stamped when the bytes were read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import httptools
+
+from llmops.http1.errors import TransferError, TransferKind
+from llmops.http1.request import Origin
+
+Headers = list[tuple[bytes, bytes]]
+_KIND_OF_OS_ERROR: Final[tuple[tuple[type[OSError], TransferKind], ...]] = (
+    (ssl.SSLError, "tls"),
+    (ConnectionRefusedError, "refused"),
+    (ConnectionResetError, "reset"),
+    (BrokenPipeError, "reset"),
+    (TimeoutError, "connect-timeout"),
+)
+
+
+class Receiver(Protocol):
+    """Takes one answer. After ``head`` and any ``body`` exactly one of ``end`` and ``fail`` comes, once, as the last.
+
+    ``at_ns`` is ``time.monotonic_ns()`` at the top of the read that brought the bytes. When ``end`` is called the
+    connection is free again, so it may be used or handed on right there.
+    """
+
+    def head(self, status: int, headers: Headers, at_ns: int) -> None:
+        """The final status and headers (names in lower case); informational answers are skipped."""
+
+    def body(self, data: bytes, at_ns: int) -> None:
+        """Decoded body bytes, as the reads and chunks cut them."""
+
+    def end(self, at_ns: int) -> None:
+        """The answer is whole."""
+
+    def fail(self, error: TransferError) -> None:
+        """The answer will not become whole; the connection is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes at which an answer is refused. ``max_body_bytes`` None: no limit."""
+
+    max_head_bytes: int = 64 * 1024
+    max_body_bytes: int | None = None
+
+
+class Connection(asyncio.Protocol):
+    """A connection to one origin, carrying one exchange at a time (no pipelining).
+
+    Attributes:
+        origin: Where it goes.
+        served: Whole answers so far; more than 0 means that a request on it rides a reused connection.
+        sent_ns: When the latest request was given to the transport.
+        last_ns: When the latest bytes were read.
+        answer_begun: Whether any byte of the present answer, an informational one included, has been read.
+        paused: Whether reading is paused.
+        on_close: Called once when the connection is gone, after the receiver's last callback.
+    """
+
+    __slots__ = (
+        "_body_bytes", "_close_delimited", "_complete", "_extra", "_framed", "_head_bytes", "_head_done", "_head_only",
+        "_headers", "_keep", "_lengths", "_limits", "_parser", "_receiver", "_transport", "answer_begun", "closed", "last_ns",
+        "on_close", "origin", "paused", "sent_ns", "served",
+    )  # fmt: skip
+
+    def __init__(self, origin: Origin, limits: Limits | None = None) -> None:
+        self.origin = origin
+        self.served = 0
+        self.sent_ns = self.last_ns = 0
+        self.answer_begun = self.paused = self.closed = False
+        self.on_close: Callable[[Connection], None] | None = None
+        self._limits = limits or Limits()
+        self._parser = httptools.HttpResponseParser(self)
+        self._receiver: Receiver | None = None
+        self._transport: asyncio.Transport | None = None
+        self._headers: Headers = []
+        self._lengths = self._head_bytes = self._body_bytes = 0
+        self._framed = self._head_done = self._complete = self._extra = self._keep = False
+        self._close_delimited = self._head_only = False
+
+    # What the owner calls.
+
+    @property
+    def busy(self) -> bool:
+        """Whether an exchange is under way."""
+        return self._receiver is not None
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may be sent on it now."""
+        return self._receiver is None and not self.closed
+
+    def send(self, request: bytes, receiver: Receiver, *, head_only: bool = False) -> None:
+        """Start an exchange. ``head_only``: the request is HEAD, so its answer has no body whatever its headers say.
+
+        Raises:
+            TransferError: The connection is closed (nothing was sent), as ``closed-before-response``.
+        """
+        transport = self._transport
+        if self.closed or transport is None or transport.is_closing():
+            raise TransferError("closed-before-response", "the connection is closed", safe_to_retry=True)
+        if self._receiver is not None:
+            raise RuntimeError("the connection is busy")
+        self._reset()
+        self._receiver = receiver
+        self._head_only = head_only
+        self.sent_ns = self.last_ns = time.monotonic_ns()
+        transport.write(request)
+
+    def pause(self) -> None:
+        """Stop reading, so that the server's window fills: for a receiver whose own reader is slow."""
+        if not self.paused and not self.closed and self._transport is not None:
+            self.paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self.paused:
+            self.paused = False
+            self.last_ns = time.monotonic_ns()
+            if not self.closed and self._transport is not None:
+                self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Drop the connection at once, so that the server stops its work; the receiver hears nothing more."""
+        self._receiver = None
+        self._drop()
+
+    def fail(self, error: TransferError) -> None:
+        """Drop the connection and tell the receiver why."""
+        receiver, self._receiver = self._receiver, None
+        self._drop()
+        if receiver is not None:
+            receiver.fail(error)
+
+    def close(self) -> None:
+        """Close an idle connection in good order; a busy one is dropped."""
+        if self._receiver is not None:
+            self.abort()
+        elif not self.closed and self._transport is not None:
+            self.closed = True
+            self._transport.close()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_connection's contract
+
+    def data_received(self, data: bytes) -> None:
+        self.last_ns = time.monotonic_ns()
+        if self._receiver is None:  # nobody asked: never let it become the answer to the next request
+            self._drop()
+            return
+        self.answer_begun = True
+        if not self._head_done:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            self._receiver_broke(error)
+            return
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self._complete:
+                self.fail(TransferError("protocol", f"not an HTTP/1.1 answer: {error or type(error).__name__}"))
+                return
+            self._extra = True
+        if self._complete:
+            self._finish()
+        elif not self._head_done and self._head_bytes > self._limits.max_head_bytes:
+            self._head_too_large()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            if self._close_delimited and self._head_done and exc is None:
+                self.served += 1
+                receiver.end(time.monotonic_ns())
+            else:
+                receiver.fail(self._loss(exc))
+        if self.on_close is not None:
+            callback, self.on_close = self.on_close, None
+            callback(self)
+
+    # httptools callbacks
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._extra = True
+        else:
+            self._headers = []
+            self._lengths = 0
+            self._framed = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_done:  # a trailer
+            return
+        lower = name.lower()
+        self._headers.append((lower, value))
+        if lower == b"content-length":
+            self._lengths += 1
+        elif lower == b"transfer-encoding":
+            self._framed = True
+
+    def on_headers_complete(self) -> None:
+        receiver = self._receiver
+        if receiver is None or self._complete:
+            return
+        status = self._parser.get_status_code()
+        if status == 101:
+            raise httptools.HttpParserError("it switches to another protocol")
+        if 100 <= status < 200:
+            return
+        if (self._framed and self._lengths) or self._lengths > 1:
+            raise httptools.HttpParserError("it has more than one length")
+        if sum(len(name) + len(value) + 4 for name, value in self._headers) > self._limits.max_head_bytes:
+            self._head_too_large()
+            return
+        self._head_done = True
+        empty = self._head_only or status in (204, 304)
+        self._close_delimited = not (empty or self._framed or self._lengths)
+        receiver.head(status, self._headers, self.last_ns)
+        if self._head_only:
+            self._complete = True
+            self._keep = self._parser.should_keep_alive()
+
+    def on_body(self, data: bytes) -> None:
+        receiver = self._receiver
+        if receiver is None or self._complete:
+            return
+        limit = self._limits.max_body_bytes
+        if limit is not None:
+            self._body_bytes += len(data)
+            if self._body_bytes > limit:
+                self.fail(TransferError("body-too-large", f"the answer is over {limit} bytes"))
+                return
+        receiver.body(data, self.last_ns)
+
+    def on_message_complete(self) -> None:
+        if self._head_done:  # else an informational answer, after which the real one comes
+            self._complete = True
+            self._keep = self._parser.should_keep_alive()  # the parser forgets it right after this callback
+
+    # The rest
+
+    def _reset(self) -> None:
+        self._headers = []
+        self._lengths = self._head_bytes = self._body_bytes = 0
+        self._framed = self._head_done = self._complete = self._extra = self._keep = self._close_delimited = False
+        self.answer_begun = False
+
+    def _finish(self) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is None:
+            return
+        self.served += 1
+        transport = self._transport
+        keep = self._keep and not self._extra
+        # An answer before the request was read to its end: the rest of that request would be taken for the next one.
+        if not keep or transport is None or transport.get_write_buffer_size():
+            self._drop()
+        elif self._head_only:
+            self._parser = httptools.HttpResponseParser(self)  # the old one still waits for a body
+        receiver.end(self.last_ns)
+
+    def _drop(self) -> None:
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _head_too_large(self) -> None:
+        self.fail(TransferError("head-too-large", f"the headers are over {self._limits.max_head_bytes} bytes"))
+
+    def _receiver_broke(self, error: httptools.HttpParserCallbackError) -> None:
+        cause = error.__context__
+        if isinstance(cause, httptools.HttpParserError):
+            self.fail(TransferError("protocol", f"not an HTTP/1.1 answer: {cause}"))
+            return
+        self.fail(TransferError("receiver", f"the receiver raised {type(cause).__name__}"))
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "a receiver raised", "exception": cause, "protocol": self}
+        )
+
+    def _loss(self, exc: Exception | None) -> TransferError:
+        if not self.answer_begun:
+            how = "reset" if isinstance(exc, ConnectionError) else "closed"
+            return TransferError(
+                "closed-before-response",
+                f"the server {how} the connection before answering",
+                safe_to_retry=self.served > 0,
+            )
+        if exc is not None:
+            return TransferError("reset", f"the connection broke inside the answer: {exc}")
+        return TransferError("cut", "the server closed the connection inside the answer")
+
+
+async def connect(
+    origin: Origin,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    server_name: str | None = None,
+    timeout_s: float = 10.0,
+    limits: Limits | None = None,
+) -> Connection:
+    """Open a connection, TLS included.
+
+    Args:
+        origin: Where to.
+        ssl_context: For https; ``ssl.create_default_context()`` when None. Share one, so that sessions are resumed.
+        server_name: Name for SNI and the certificate, when it is not the origin's host.
+        timeout_s: For name lookup, TCP and TLS together.
+        limits: Sizes at which answers are refused.
+
+    Raises:
+        TransferError: It could not be opened. Nothing was sent, so the caller may try again.
+    """
+    context = (ssl_context or ssl.create_default_context()) if origin.secure else None
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: Connection(origin, limits),
+                origin.host,
+                origin.port,
+                ssl=context,
+                server_hostname=(server_name or origin.host) if context else None,
+            )
+    except OSError as error:
+        raise _connect_error(origin, error, timeout_s) from error
+    return connection
+
+
+def _connect_error(origin: Origin, error: OSError, timeout_s: float) -> TransferError:
+    import socket
+
+    where = origin.authority
+    if isinstance(error, socket.gaierror):
+        return TransferError("dns", f"the name {origin.host!r} cannot be resolved")
+    kind: TransferKind = "unreachable"
+    for known, word in _KIND_OF_OS_ERROR:
+        if isinstance(error, known):
+            kind = word
+            break
+    if kind == "connect-timeout":
+        return TransferError(kind, f"no connection to {where} within {timeout_s:g} s")
+    reason = getattr(error, "verify_message", "") or error.strerror or str(error)
+    with contextlib.suppress(AttributeError):
+        reason = error.reason if kind == "tls" and not reason else reason  # type: ignore[attr-defined]  # SSLError's
+    return TransferError(kind, f"cannot connect to {where}: {reason}")
