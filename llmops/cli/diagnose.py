@@ -1,0 +1,48 @@
+"""``llmops diagnose``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmops.cli import options as opt
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("diagnose", epilog="Example: llmops diagnose vllm.log")(diagnose)
+
+
+def diagnose(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE… | -]", help="Logs of one run; none: this machine")
+    ] = None,
+    explain: Annotated[str | None, typer.Option("--explain", metavar="CAUSE", help="A page on one cause")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="All causes that it knows")] = False,
+    machine: Annotated[bool, typer.Option("--machine", help="Also examine this machine")] = False,
+    state: Annotated[
+        Path | None, typer.Option("--state", metavar="FILE", help="A machine saved by: llmops doctor --json")
+    ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Apply safe local remedies after showing them")] = False,
+    json: opt.Json = False,
+    report: opt.ReportFiles = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Root cause of a failure, from its log, offline, with the lines that prove it"""
+    from llmops.cli import output
+    from llmops.diagnosis import command
+    from llmops.diagnosis.view import view
+
+    request = command.Request(tuple(files or ()), explain, list_, machine, state, fix)
+    output.run(
+        "diagnose",
+        lambda progress: command.answer(request, progress),
+        view,
+        json=json,
+        report=report,
+        quiet=quiet,
+        verbose=verbose,
+    )

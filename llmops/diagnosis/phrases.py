@@ -1,0 +1,126 @@
+"""The little language in which rules quote log messages, and its translation into linear-time matchers.
+
+A phrase is text as the log has it, compared without regard to case or kind of quotation mark. It may hold
+
+- ``*``: anything, up to a few hundred characters, also over a line break;
+- ``{name}``: a number to capture; ``{name:word}`` a word, ``{name:text}`` text up to a quotation mark;
+- ``<a|b>``: one of several wordings;
+- a leading ``^``: the message begins here, after timestamps and process prefixes.
+
+Everything else is literal. No phrase can become a regular expression with nested repetition, so no input, however
+hostile, makes matching slower than linear.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+GAP: Final = 400
+_TOKEN: Final = re.compile(r"\*|\{(?P<name>[a-z_]+)(?::(?P<kind>word|text))?\}|<(?P<alt>[^<>|]*(?:\|[^<>|]*)+)>")
+_KINDS: Final = {
+    None: r"[0-9][0-9.,_]{0,24}",
+    "word": r"[^\s'\",;()\[\]{}]{1,160}",
+    "text": r"[^'\"\n]{1,200}",
+}
+_WORD: Final = re.compile(r"[a-z]{2,}")
+# Words so frequent in serving logs that looking for them first would save nothing.
+_COMMON: Final = frozenset(
+    """
+    the to of in is not for and or be by no it on at as an this that with from was are has have can cannot could
+    you your error info warning debug model models file line vllm engine python lib packages site torch cuda gpu
+    value valueerror runtimeerror failed fail worker request server config memory size use using set py none token
+    tokens available process load loading http api name type message code cache device max version import data usr
+    local root found must more than kv requests given please input only all new support supported too cluster due
+    exception
+    """.split()
+)
+# One quotation mark for all, and every line break or tab a space, with each offset kept.
+_UNIFY: Final = bytes.maketrans(b'"`\n\r\t\x1f\x0b\x0c', b"''      ")
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A compiled phrase.
+
+    Attributes:
+        text: As the rule has it.
+        keywords: At least one of these words is in any text that matches.
+        lead: A literal that any match begins its first part with (may be empty for an alternative).
+        parts: One pattern a stretch between gaps, to be found one after the other.
+        at_start: The phrase must begin the message.
+    """
+
+    text: str
+    keywords: tuple[bytes, ...]
+    lead: bytes
+    parts: tuple[re.Pattern[bytes], ...]
+    at_start: bool
+
+
+def unify(text: bytes) -> bytes:
+    """The form in which text is searched: lower case, one kind of quotation mark, breaks as spaces; offsets are kept."""
+    return text.lower().translate(_UNIFY)
+
+
+@cache
+def compile_phrase(text: str) -> Phrase:
+    """Translate one phrase.
+
+    Raises:
+        ValueError: It holds no word that could be looked for.
+    """
+    at_start = text.startswith("^")
+    # A blank beside a gap belongs to the gap.
+    body = re.sub(r"\s*\*\s*", "*", " ".join(text.removeprefix("^").split()))
+    parts: list[str] = [""]
+    lead, words, alternatives = "", [], []
+    literal_so_far = True
+    position = 0
+    for token in _TOKEN.finditer(body):
+        literal = _unified(body[position : token.start()])
+        parts[-1] += re.escape(literal)
+        words += _WORD.findall(literal)
+        if literal_so_far:
+            lead += literal
+        literal_so_far = False
+        position = token.end()
+        if token.group() == "*":
+            parts.append("")
+        elif token["alt"] is not None:
+            choices = [_unified(choice) for choice in token["alt"].split("|")]
+            alternatives.append(choices)
+            parts[-1] += "(?:" + "|".join(re.escape(choice) for choice in choices) + ")"
+        else:
+            parts[-1] += f"(?P<{token['name']}>{_KINDS[token['kind']]})"
+    literal = _unified(body[position:])
+    parts[-1] += re.escape(literal)
+    words += _WORD.findall(literal)
+    lead += literal if literal_so_far else ""
+    return Phrase(
+        text=text,
+        keywords=_keywords(text, words, alternatives),
+        lead=lead.encode(),
+        parts=tuple(re.compile(part.encode()) for part in parts if part),
+        at_start=at_start,
+    )
+
+
+def _unified(literal: str) -> str:
+    return unify(literal.encode()).decode()
+
+
+def _keywords(text: str, words: list[str], alternatives: list[list[str]]) -> tuple[bytes, ...]:
+    """The rarest word of the fixed text; where all is common or variable, one word of each alternative."""
+    rare = [word for word in words if word not in _COMMON and len(word) > 2]
+    if rare:
+        return (max(rare, key=len).encode(),)
+    for choices in alternatives:
+        found = [max(_WORD.findall(choice), key=len, default="") for choice in choices]
+        if all(found):
+            return tuple(sorted({word.encode() for word in found}))
+    if words:
+        return (max(words, key=len).encode(),)
+    raise ValueError(f"the phrase {text!r} has no word to look for")

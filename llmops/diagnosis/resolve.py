@@ -1,0 +1,165 @@
+"""From what was said to why it failed: match the rules, then let causes explain symptoms and other causes away."""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from llmops.diagnosis.rules import Anchor, Rule, RuleBook
+from llmops.diagnosis.scan import Hit, Scanned
+
+ABSTAIN_BELOW: Final = 0.4
+MOST_EVIDENCE: Final = 5
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A rule that matched, before causes are weighed against each other."""
+
+    rule: Rule
+    confidence: float
+    hits: list[Hit]
+    values: dict[str, str]
+    explained: list[str] = field(default_factory=list)
+
+    @property
+    def first(self) -> tuple[int, float]:
+        """Where it was first said."""
+        return min((hit.file, hit.order) for hit in self.hits)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Causes in order, the symptoms that no cause explains, and what shows that the run failed."""
+
+    causes: tuple[Candidate, ...]
+    failures: tuple[Hit, ...]
+
+
+class Facts:
+    """The hits of all files, by phrase, with the start-up phase of each."""
+
+    def __init__(self, book: RuleBook, scanned: Iterable[Scanned]) -> None:
+        self.files = list(scanned)
+        self.by_phrase: dict[str, list[Hit]] = defaultdict(list)
+        for file in self.files:
+            for hit in file.hits:
+                self.by_phrase[hit.phrase].append(hit)
+        for hits in self.by_phrase.values():
+            hits.sort(key=lambda h: (h.file, h.order))
+        self.book = book
+        self._marks = self._phase_marks(book)
+        self.engine = self._engine()
+
+    def hits(self, names: tuple[str, ...]) -> list[Hit]:
+        """All hits of phrases or groups."""
+        return [hit for phrase in self.book.phrases(names) for hit in self.by_phrase.get(phrase, ())]
+
+    def _engine(self) -> dict[str, str]:
+        """The engine that wrote most of the log, where it shows."""
+        counts = {
+            name.removeprefix("engine-"): len(self.hits((f"@{name}",)))
+            for name in self.book.groups
+            if name.startswith("engine-")
+        }
+        best = max(counts, key=lambda name: counts[name], default="")
+        return {"engine": best} if counts.get(best) else {}
+
+    def phase(self, hit: Hit) -> str | None:
+        """The phase in which a line was written: that of the last mark before it."""
+        marks = self._marks.get(hit.file, [])
+        at = bisect.bisect_right(marks, (hit.order, "~")) - 1
+        return marks[at][1] if at >= 0 else None
+
+    def _phase_marks(self, book: RuleBook) -> dict[int, list[tuple[float, str]]]:
+        marks: dict[int, list[tuple[float, str]]] = defaultdict(list)
+        for mark in book.phases:
+            for phrase in book.phrases(mark.says):
+                for hit in self.by_phrase.get(phrase, ()):
+                    marks[hit.file].append((hit.order, mark.phase))
+        for found in marks.values():
+            found.sort()
+        return marks
+
+
+def resolve(book: RuleBook, scanned: Iterable[Scanned]) -> Resolved:
+    """Weigh everything that was found."""
+    facts = Facts(book, scanned)
+    failures = [h for s in book.symptoms if s.failure for h in facts.hits(s.says)]
+    found = [c for rule in book.rules if (c := _match(rule, facts, failing=bool(failures)))]
+    causes = _explain_away(found)
+    for symptom in book.symptoms:
+        if causes and facts.hits(symptom.says):
+            causes[0].explained.append(symptom.text)
+    failures.sort(key=lambda h: (h.file, h.order))
+    return Resolved(tuple(causes), tuple(failures))
+
+
+def _match(rule: Rule, facts: Facts, *, failing: bool) -> Candidate | None:
+    best: Candidate | None = None
+    for anchor in rule.anchors:
+        hits = [h for h in facts.hits(anchor.says) if _fits(anchor, h, facts, failing=failing)]
+        if not hits or anchor.confidence < ABSTAIN_BELOW:
+            continue
+        hits.sort(key=lambda h: (h.file, h.order))
+        near = facts.hits(anchor.near)
+        values = facts.engine | _values(
+            [*hits, *(h for h in near if any(_close(h, hit, anchor.within) for hit in hits))]
+        )
+        support = [h for h in near if any(_close(h, hit, anchor.within) for hit in hits)][:1]
+        support += facts.hits(anchor.needs)[:2]
+        if best is None:
+            best = Candidate(rule, anchor.confidence, hits + support, values)
+        elif anchor.confidence > best.confidence:
+            best = Candidate(rule, anchor.confidence, hits + support + best.hits, best.values | values)
+        else:
+            best = Candidate(rule, best.confidence, best.hits + hits, values | best.values)
+    return best
+
+
+def _values(hits: list[Hit]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for hit in hits:
+        for name, value in hit.values.items():
+            values.setdefault(name, value)
+    return values
+
+
+def _fits(anchor: Anchor, hit: Hit, facts: Facts, *, failing: bool) -> bool:
+    if anchor.phases and facts.phase(hit) not in anchor.phases:
+        return False
+    if any(not facts.hits((need,)) for need in anchor.needs):
+        return False
+    if anchor.forbids and facts.hits(anchor.forbids):
+        return False
+    if anchor.near and not any(_close(h, hit, anchor.within) for h in facts.hits(anchor.near)):
+        return False
+    if anchor.not_near and any(_close(h, hit, anchor.within) for h in facts.hits(anchor.not_near)):
+        return False
+    return not anchor.silent_end or (not failing and _ends_with(hit, facts.files[hit.file]))
+
+
+def _close(one: Hit, other: Hit, within: int) -> bool:
+    return one.file == other.file and abs(one.line - other.line) <= within
+
+
+def _ends_with(hit: Hit, file: Scanned) -> bool:
+    return any(line <= hit.line for line, _ in file.tail[-3:]) or hit.line in dict(file.tail)
+
+
+def _explain_away(found: list[Candidate]) -> list[Candidate]:
+    """Drop what a surer or equally sure cause explains; order the rest by confidence, then by who spoke first."""
+    present: Mapping[str, Candidate] = {c.rule.cause: c for c in found}
+    gone: set[str] = set()
+    for candidate in sorted(found, key=lambda c: -c.confidence):
+        if candidate.rule.cause in gone:
+            continue
+        for other in candidate.rule.explains:
+            if other in present and other not in gone and other != candidate.rule.cause:
+                gone.add(other)
+                candidate.explained.append(present[other].rule.title)
+    kept = [c for c in found if c.rule.cause not in gone]
+    return sorted(kept, key=lambda c: (-c.confidence, c.rule.severity != "fatal", c.first))
