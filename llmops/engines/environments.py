@@ -1,0 +1,100 @@
+"""Where the engines' own environments are, whether they are whole, and which interpreter runs an engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from llmops.engines.catalog import EngineSpec, engine
+from llmops.errors import MachineError, UsageError
+from llmops.extras import available, install_hint
+from llmops.settings import settings
+
+State = Literal["ready", "missing", "broken"]
+# Written last. Virtual environments cannot be renamed into place, so its presence is what makes one whole.
+MARKER: Final = "llmops-engine.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """An engine's environment on this machine.
+
+    Attributes:
+        state: ``broken`` when it was begun and never finished, or when what it rests on is gone.
+        requirements: What it was made from, when it is whole.
+        installer: ``uv`` or ``pip``.
+    """
+
+    engine: str
+    path: Path
+    state: State
+    requirements: tuple[str, ...] = ()
+    installer: str = ""
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.path / "bin" / "python"
+
+
+def root() -> Path:
+    """The directory of all environments (setting ``engines_dir``)."""
+    return settings().engines_dir.expanduser().absolute()
+
+
+def environment(name: str) -> Environment:
+    """The environment of an engine, as it is."""
+    path = root() / name
+    if not path.is_dir():
+        return Environment(name, path, "missing")
+    try:
+        marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
+        requirements, installer = tuple(marker["requirements"]), str(marker["installer"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return Environment(name, path, "broken")
+    # A venv's python is a link to the interpreter that made it: gone after a system upgrade.
+    state: State = "ready" if os.access(path / "bin" / "python", os.X_OK) else "broken"
+    return Environment(name, path, state, requirements, installer)
+
+
+def interpreter(name: str, chosen: Path | None = None) -> Path:
+    """The interpreter that runs an engine.
+
+    Args:
+        name: The engine.
+        chosen: The user's own (``--engine-python``), before the setting ``engine_python`` and the engine's own place.
+
+    Raises:
+        UsageError: ``chosen`` is no executable.
+        MachineError: The engine is not installed.
+    """
+    spec = engine(name)
+    own = chosen or settings().engine_python.get(name)
+    if own is not None:
+        return _executable(own, name)
+    if spec.home == "base":
+        return _base_interpreter(spec)
+    found = environment(name)
+    if found.state == "ready":
+        return found.python
+    what = "is not installed" if found.state == "missing" else f"has a broken environment in {found.path}"
+    raise MachineError(f"the engine {name} {what}", f"llmops engines install {name}")
+
+
+def _executable(path: Path, name: str) -> Path:
+    path = path.expanduser()
+    for candidate in (path, path / "bin" / "python"):  # a directory means the environment in it
+        if candidate.is_file() and os.access(candidate, os.X_OK):
+            return candidate.absolute()
+    raise UsageError(f"--engine-python {path}: not an executable", f"give the python of an environment that has {name}")
+
+
+def _base_interpreter(spec: EngineSpec) -> Path:
+    missing = [module for module in spec.modules if not available(module)]
+    if missing:
+        raise MachineError(f"the engine {spec.name} needs the package {missing[0]!r}", install_hint(missing[0]))
+    return Path(sys.executable)
