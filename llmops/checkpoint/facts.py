@@ -39,6 +39,7 @@ class Linear:
         name: Module path without ``.weight``, such as ``model.layers.0.self_attn.q_proj``.
         dtype: Stored type of the weight (``BF16``, ``I32`` when packed).
         quantized: Whether the stored form is a quantised one.
+        copies: How many such matrices the tensor holds (experts stacked in one tensor).
     """
 
     name: str
@@ -48,6 +49,7 @@ class Linear:
     dtype: str
     size_bytes: int
     quantized: bool = False
+    copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,24 +149,41 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """Weights that are spread in one way.
+
+    Attributes:
+        fixed_bytes: Quantised weights with their scales: loaded as they are stored.
+        floats: Elements stored as plain floats: loaded in the type that the engine serves with.
+    """
+
+    fixed_bytes: int = 0
+    floats: int = 0
+
+    def size_bytes(self, float_bytes: float) -> float:
+        """Bytes when plain floats take ``float_bytes`` each."""
+        return self.fixed_bytes + self.floats * float_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Weights:
     """How tensors fall on tensor-parallel ranks and pipeline stages.
 
     Attributes:
-        split: Bytes of per-layer tensors divided by the tensor-parallel degree.
-        kv: Bytes of per-layer key/value projections, divided by at most the number of KV heads.
-        replicated: Bytes of per-layer tensors that each rank holds whole (norms, routers, MLA down-projections).
-        embedding: Bytes of the input embedding (first stage; divided over a padded vocabulary).
-        lm_head: Bytes of the output head (last stage); equals the embedding when tied, and is then stored once.
-        vision: Bytes of encoders and projectors (first stage).
+        split: Per-layer tensors divided by the tensor-parallel degree.
+        kv: Per-layer key/value projections, divided by at most the number of KV heads.
+        replicated: Per-layer tensors that each rank holds whole (norms, routers, MLA down-projections).
+        embedding: The input embedding (first stage; divided over a padded vocabulary).
+        lm_head: The output head (last stage); empty when it is tied to the embedding.
+        vision: Encoders of images and sound with their projectors (first stage).
     """
 
-    split: int
-    kv: int
-    replicated: int
-    embedding: int
-    lm_head: int
-    vision: int
+    split: Share = Share()
+    kv: Share = Share()
+    replicated: Share = Share()
+    embedding: Share = Share()
+    lm_head: Share = Share()
+    vision: Share = Share()
 
 
 @dataclass(frozen=True, slots=True)

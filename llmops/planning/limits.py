@@ -116,7 +116,7 @@ def why_not_tensor_parallel(
     if degree == 1:
         return None
     padded = padded_vocab(vocab) if vocab else 0
-    reasons = [
+    reasons: list[tuple[int | None, str]] = [
         (heads % degree, f"{heads} attention heads are not divisible by {degree}"),
         (
             kv_heads and kv_heads % degree and degree % kv_heads,

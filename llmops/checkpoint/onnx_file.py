@@ -1,0 +1,427 @@
+"""Facts of an ONNX file: inputs, outputs, operators, sizes, external data, and what TensorRT would refuse.
+
+Reads the protobuf wire format directly, without the ``onnx`` package and without loading a weight: a tensor's payload is
+stepped over. Field numbers are those of ``onnx.proto3``. Untrusted input: every length is checked before it is used.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from llmops.errors import UsageError
+from llmops.findings import Finding
+
+DTYPES: Final = (
+    "UNDEFINED", "FLOAT", "UINT8", "INT8", "UINT16", "INT16", "INT32", "INT64", "STRING", "BOOL", "FLOAT16", "DOUBLE",
+    "UINT32", "UINT64", "COMPLEX64", "COMPLEX128", "BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2",
+    "FLOAT8E5M2FNUZ", "UINT4", "INT4", "FLOAT4E2M1", "FLOAT8E8M0", "UINT2", "INT2",
+)  # fmt: skip
+_BITS: Final = {
+    "UINT8": 8, "INT8": 8, "BOOL": 8, "UINT16": 16, "INT16": 16, "FLOAT16": 16, "BFLOAT16": 16, "DOUBLE": 64, "INT64": 64,
+    "UINT64": 64, "COMPLEX64": 64, "COMPLEX128": 128, "FLOAT8E4M3FN": 8, "FLOAT8E4M3FNUZ": 8, "FLOAT8E5M2": 8,
+    "FLOAT8E5M2FNUZ": 8, "FLOAT8E8M0": 8, "UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2,
+}  # fmt: skip
+# Standard operators for which TensorRT's parser has no importer, as its ``supports_operator`` answers (a test asks it).
+TENSORRT_REFUSES: Final = frozenset(
+    "AffineGrid Bernoulli BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor CenterCropPad Col2Im Compress "
+    "ConcatFromSequence ConvInteger CumProd DFT DeformConv Det DynamicQuantizeLinear ImageDecoder MatMulInteger MaxRoiPool "
+    "MaxUnpool MelWeightMatrix Multinomial NegativeLogLikelihoodLoss Optional OptionalGetElement OptionalHasElement "
+    "QLinearConv QLinearMatMul RegexFullMatch SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert "
+    "SequenceLength SequenceMap SoftmaxCrossEntropyLoss SplitToSequence StringConcat StringNormalizer StringSplit SwiGLU "
+    "TfIdfVectorizer Unique".split()
+)
+# Operators of ONNX Runtime's own domain that the parser reads all the same.
+TENSORRT_CONTRIB: Final = frozenset(
+    ("GroupQueryAttention", "MatMulNBits", "RotaryEmbedding", "SimplifiedLayerNormalization",
+     "SkipSimplifiedLayerNormalization", "MultiHeadAttention")
+)  # fmt: skip
+# Types that no binding or weight of an engine can have.
+TENSORRT_REFUSED_TYPES: Final = frozenset(
+    ("STRING", "COMPLEX64", "COMPLEX128", "UINT16", "INT16", "UINT32", "UINT64", "FLOAT8E4M3FNUZ", "FLOAT8E5M2",
+     "FLOAT8E5M2FNUZ", "UINT4", "UINT2", "INT2")
+)  # fmt: skip
+_MAX_DEPTH: Final = 32
+_MAX_NODES: Final = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxTensor:
+    """An input or output. A dimension is a number, or the name of a dynamic one (``?`` when it has none)."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str, ...] | None
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether a profile must bound it."""
+        return self.dims is not None and any(isinstance(dim, str) for dim in self.dims)
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxFacts:
+    """What an ONNX file says of itself.
+
+    Attributes:
+        opsets: Operator-set version of each domain; ``""`` is the standard one.
+        operators: Operator (with its domain when not the standard one) -> how often it occurs, functions and branches included.
+        parameters: Elements of all initialisers.
+        inline_bytes: Weights inside the file.
+        external: External file -> bytes that the graph needs of it.
+        missing: External files that are not there, or too short.
+        weight_dtypes: Type -> bytes of initialisers.
+        producer: Program and version that wrote it.
+    """
+
+    path: Path
+    size_bytes: int
+    ir_version: int
+    producer: str
+    opsets: Mapping[str, int]
+    inputs: tuple[OnnxTensor, ...]
+    outputs: tuple[OnnxTensor, ...]
+    operators: Mapping[str, int]
+    parameters: int
+    inline_bytes: int
+    external: Mapping[str, int]
+    missing: tuple[str, ...]
+    weight_dtypes: Mapping[str, int]
+    initializers: int
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operator set."""
+        return self.opsets.get("", 0)
+
+    @property
+    def weights_bytes(self) -> int:
+        """All weights, inline and external."""
+        return sum(self.weight_dtypes.values())
+
+
+@dataclass(slots=True)
+class _Tally:
+    opsets: dict[str, int] = field(default_factory=dict)
+    operators: Counter[str] = field(default_factory=Counter)
+    dtypes: Counter[str] = field(default_factory=Counter)
+    external: dict[str, int] = field(default_factory=dict)
+    inputs: list[OnnxTensor] = field(default_factory=list)
+    outputs: list[OnnxTensor] = field(default_factory=list)
+    initializers: set[str] = field(default_factory=set)
+    functions: set[str] = field(default_factory=set)
+    parameters: int = 0
+    inline: int = 0
+
+
+class _CorruptError(Exception):
+    """The bytes are no protobuf message of this kind."""
+
+
+def read_onnx(path: Path) -> OnnxFacts:
+    """Read the facts of ``path`` without its weights.
+
+    Raises:
+        UsageError: There is no such file, it is no ONNX file, or it is cut off.
+    """
+    if not path.is_file():
+        hint = f"give the .onnx file inside it: {path}/model.onnx" if path.is_dir() else "check the path"
+        raise UsageError(f"there is no ONNX file {path}", hint)
+    size = path.stat().st_size
+    if size == 0:
+        raise UsageError(f"{path} is empty, not an ONNX file", "export it again: llmops export onnx")
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _read(path, data, size)
+    except _CorruptError as error:
+        raise UsageError(
+            f"{path} is not an ONNX file, or it is cut off: {error}",
+            "compare its size and hash with the source, or export it again",
+        ) from error
+
+
+def _read(path: Path, data: mmap.mmap, size: int) -> OnnxFacts:
+    tally = _Tally()
+    ir_version, producer, graphs = 0, ["", ""], 0
+    # Functions stand after the graph, and a call of one is no operator of its own: they are read first.
+    for number, value in _fields(data, 0, size):
+        if number == 25 and isinstance(value, tuple):
+            tally.functions.add(_function_name(data, value))
+    for number, value in _fields(data, 0, size):
+        if number == 1 and isinstance(value, int):
+            ir_version = value
+        elif number in (2, 3) and isinstance(value, tuple):
+            producer[number - 2] = _text(data, value)
+        elif number == 7 and isinstance(value, tuple):
+            graphs += 1
+            _graph(data, value, tally, top=True, depth=0)
+        elif number == 8 and isinstance(value, tuple):
+            domain, version = _opset(data, value)
+            tally.opsets[domain] = version
+        elif number == 25 and isinstance(value, tuple):
+            _function(data, value, tally)
+    if not graphs or not tally.opsets or not 1 <= ir_version <= 64:
+        raise _CorruptError("it has no graph or no operator set")
+    return _facts(path, size, ir_version, " ".join(producer).strip(), tally)
+
+
+def _facts(path: Path, size: int, ir_version: int, producer: str, tally: _Tally) -> OnnxFacts:
+    missing = tuple(sorted(name for name, need in tally.external.items() if not _is_whole(path.parent / name, need)))
+    # Old exporters list initialisers among the inputs; those are constants, not inputs.
+    inputs = tuple(tensor for tensor in tally.inputs if tensor.name not in tally.initializers)
+    facts = OnnxFacts(
+        path=path,
+        size_bytes=size,
+        ir_version=ir_version,
+        producer=producer,
+        opsets=dict(sorted(tally.opsets.items())),
+        inputs=inputs,
+        outputs=tuple(tally.outputs),
+        operators=dict(sorted(tally.operators.items(), key=lambda item: (-item[1], item[0]))),
+        parameters=tally.parameters,
+        inline_bytes=tally.inline,
+        external=dict(sorted(tally.external.items())),
+        missing=missing,
+        weight_dtypes=dict(tally.dtypes.most_common()),
+        initializers=len(tally.initializers),
+    )
+    import dataclasses
+
+    return dataclasses.replace(facts, findings=tensorrt_findings(facts))
+
+
+def tensorrt_findings(facts: OnnxFacts) -> tuple[Finding, ...]:
+    """What stands in the way of an engine, and weights that are not where the graph says. Pure."""
+    file = str(facts.path)
+    found = [
+        Finding("onnx-external-data", "error", f"the weights file {name} is missing or too short",
+                f"put it beside {facts.path.name}; both files must move together", file)
+        for name in facts.missing
+    ]  # fmt: skip
+    for operator, count in facts.operators.items():
+        domain, _, name = operator.rpartition("::")
+        contrib = bool(domain) and not (domain == "com.microsoft" and name in TENSORRT_CONTRIB)
+        if contrib:
+            text = f"TensorRT reads the operator {operator} ({count}x) only with a plugin of that name"
+            found.append(Finding("tensorrt-custom-operator", "warning", text, "export without that operator", file))
+        elif not domain and name in TENSORRT_REFUSES:
+            text = f"TensorRT's parser has no importer for the operator {name} ({count}x)"
+            found.append(Finding("tensorrt-operator", "warning", text, "run it with ONNX Runtime, or rewrite it", file))
+    for tensor in (*facts.inputs, *facts.outputs):
+        if tensor.dtype in TENSORRT_REFUSED_TYPES:
+            text = f"{tensor.name} has the type {tensor.dtype}, which no TensorRT binding has"
+            found.append(Finding("tensorrt-type", "warning", text, "move it out of the model (tokenise before)", file))
+    found += [
+        Finding("tensorrt-type", "warning", f"weights have the type {dtype}, which TensorRT does not take", None, file)
+        for dtype in facts.weight_dtypes
+        if dtype in TENSORRT_REFUSED_TYPES
+    ]
+    return tuple(found)
+
+
+# ---- messages ----
+
+Span = tuple[int, int]
+
+
+def _graph(data: mmap.mmap, span: Span, tally: _Tally, *, top: bool, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise _CorruptError("its graphs are nested too deeply")
+    for number, value in _fields(data, *span):
+        if not isinstance(value, tuple):
+            continue
+        if number == 1:
+            _node(data, value, tally, depth)
+        elif number == 5:
+            name = _tensor(data, value, tally)
+            if top:
+                tally.initializers.add(name)
+        elif number == 11 and top:
+            tally.inputs.append(_value_info(data, value))
+        elif number == 12 and top:
+            tally.outputs.append(_value_info(data, value))
+
+
+def _node(data: mmap.mmap, span: Span, tally: _Tally, depth: int) -> None:
+    operator = domain = ""
+    for number, value in _fields(data, *span):
+        if not isinstance(value, tuple):
+            continue
+        if number == 4:
+            operator = _text(data, value)
+        elif number == 7:
+            domain = _text(data, value)
+        elif number == 5:
+            _attribute(data, value, tally, depth)
+    name = operator if domain in ("", "ai.onnx") else f"{domain}::{operator}"
+    if name not in tally.functions:
+        tally.operators[name] += 1
+    if len(tally.operators) > _MAX_NODES:
+        raise _CorruptError("it has too many operators")
+
+
+def _attribute(data: mmap.mmap, span: Span, tally: _Tally, depth: int) -> None:
+    for number, value in _fields(data, *span):
+        if isinstance(value, tuple) and number in (6, 11):
+            _graph(data, value, tally, top=False, depth=depth + 1)
+
+
+def _function(data: mmap.mmap, span: Span, tally: _Tally) -> None:
+    for number, value in _fields(data, *span):
+        if number == 7 and isinstance(value, tuple):
+            _node(data, value, tally, 0)
+
+
+def _function_name(data: mmap.mmap, span: Span) -> str:
+    name = domain = ""
+    for number, value in _fields(data, *span):
+        if number == 1 and isinstance(value, tuple):
+            name = _text(data, value)
+        elif number == 10 and isinstance(value, tuple):
+            domain = _text(data, value)
+    return f"{domain}::{name}" if domain else name
+
+
+def _opset(data: mmap.mmap, span: Span) -> tuple[str, int]:
+    domain, version = "", 0
+    for number, value in _fields(data, *span):
+        if number == 1 and isinstance(value, tuple):
+            domain = _text(data, value)
+        elif number == 2 and isinstance(value, int):
+            version = value
+    return ("" if domain == "ai.onnx" else domain), version
+
+
+def _tensor(data: mmap.mmap, span: Span, tally: _Tally) -> str:
+    """Count one initialiser; returns its name."""
+    dims: list[int] = []
+    dtype, name, outside = "UNDEFINED", "", {}
+    for number, value in _fields(data, *span):
+        if number == 1:
+            dims += [value] if isinstance(value, int) else list(_packed(data, value))
+        elif number == 2 and isinstance(value, int):
+            dtype = _dtype(value)
+        elif number == 8 and isinstance(value, tuple):
+            name = _text(data, value)
+        elif number == 13 and isinstance(value, tuple):
+            key, text = _entry(data, value)
+            outside[key] = text
+    elements = 1
+    for dim in dims:
+        elements *= dim
+    size = -(-elements * _BITS.get(dtype, 32) // 8)
+    tally.parameters += elements
+    tally.dtypes[dtype] += size
+    if "location" in outside:
+        try:
+            end = int(outside.get("offset", "0")) + int(outside.get("length", str(size)))
+        except ValueError:
+            raise _CorruptError(f"the external data of {name!r} has no valid offset") from None
+        where = outside["location"]
+        tally.external[where] = max(end, tally.external.get(where, 0))
+    else:
+        tally.inline += size
+    return name
+
+
+def _value_info(data: mmap.mmap, span: Span) -> OnnxTensor:
+    name, dtype, dims = "", "UNDEFINED", None
+    for number, value in _fields(data, *span):
+        if number == 1 and isinstance(value, tuple):
+            name = _text(data, value)
+        elif number == 2 and isinstance(value, tuple):
+            for kind, inner in _fields(data, *value):
+                if kind == 1 and isinstance(inner, tuple):
+                    dtype, dims = _tensor_type(data, inner)
+                elif kind in (4, 5, 8, 9):
+                    dtype = {4: "SEQUENCE", 5: "MAP", 8: "SPARSE", 9: "OPTIONAL"}[kind]
+    return OnnxTensor(name, dtype, dims)
+
+
+def _tensor_type(data: mmap.mmap, span: Span) -> tuple[str, tuple[int | str, ...] | None]:
+    dtype, dims = "UNDEFINED", None
+    for number, value in _fields(data, *span):
+        if number == 1 and isinstance(value, int):
+            dtype = _dtype(value)
+        elif number == 2 and isinstance(value, tuple):
+            dims = tuple(_dimension(data, dim) for _, dim in _fields(data, *value) if isinstance(dim, tuple))
+    return dtype, dims
+
+
+def _dimension(data: mmap.mmap, span: Span) -> int | str:
+    for number, value in _fields(data, *span):
+        if number == 1 and isinstance(value, int):
+            return value
+        if number == 2 and isinstance(value, tuple):
+            return _text(data, value) or "?"
+    return "?"
+
+
+def _entry(data: mmap.mmap, span: Span) -> tuple[str, str]:
+    parts = {1: "", 2: ""}
+    for number, value in _fields(data, *span):
+        if number in parts and isinstance(value, tuple):
+            parts[number] = _text(data, value)
+    return parts[1], parts[2]
+
+
+def _dtype(number: int) -> str:
+    return DTYPES[number] if number < len(DTYPES) else f"TYPE_{number}"
+
+
+def _is_whole(path: Path, need: int) -> bool:
+    return path.is_file() and path.stat().st_size >= need
+
+
+# ---- the wire format ----
+
+
+def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int | Span]]:
+    """Each field of a message: its number, and a varint's value or the span of its bytes."""
+    at = start
+    while at < end:
+        key, at = _varint(data, at, end)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, at = _varint(data, at, end)
+            yield number, value
+            continue
+        if wire == 2:
+            length, at = _varint(data, at, end)
+        elif wire in (1, 5):
+            length = 8 if wire == 1 else 4
+        else:
+            raise _CorruptError(f"unexpected data at byte {at}")
+        if number == 0 or at + length > end:
+            raise _CorruptError(f"a field at byte {at} is longer than the file")
+        yield number, (at, at + length)
+        at += length
+
+
+def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= end:
+            raise _CorruptError(f"it ends in the middle of a field at byte {at}")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise _CorruptError(f"unexpected data at byte {at}")
+
+
+def _packed(data: mmap.mmap, span: Span) -> Iterator[int]:
+    at, end = span
+    while at < end:
+        value, at = _varint(data, at, end)
+        yield value
+
+
+def _text(data: mmap.mmap, span: Span) -> str:
+    return bytes(data[span[0] : min(span[1], span[0] + 4096)]).decode("utf-8", "replace")
