@@ -1,4 +1,4 @@
-"""Secrets never reach a log, an error or a report: masking by known values and by shape."""
+"""What must not reach a screen, a log or a report: secrets, and control codes from untrusted text."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ def mask(text: str) -> str:
         if len(value) >= 8 and _SECRET_NAME.search(name) and value in text:
             text = text.replace(value, MASK)
     return _SHAPES.sub(MASK, text)
+
+
+# Everything that moves a cursor, rings a bell or recolours a terminal; newline and tab stay.
+_CONTROL: Final = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+
+
+def visible(text: str) -> str:
+    """Replace control characters, so that a model's name or a log line cannot drive the terminal that shows it."""
+    return text.translate(_CONTROL)

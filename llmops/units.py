@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
 from llmops.errors import UsageError
@@ -85,7 +85,7 @@ def format_usd(amount: Decimal) -> str:
     if amount == 0:
         return "$0"
     if abs(amount) >= 1:
-        return f"${amount:,.2f}"
+        return f"${amount.quantize(Decimal('0.01'), ROUND_HALF_UP):,}"
     digits = max(2, -amount.adjusted() + 2)
     text = f"{amount:.{min(digits, 12)}f}".rstrip("0")
     return f"${text}"

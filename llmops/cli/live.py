@@ -8,13 +8,19 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from llmops.masking import mask
+from llmops.masking import mask as _mask
+from llmops.masking import visible
 from llmops.units import format_duration
 
 if TYPE_CHECKING:
     from llmops.progress import Progress
 
 LINE_EVERY_S = 10.0
+
+
+def mask(text: str) -> str:
+    """What may be shown of ``text``."""
+    return visible(_mask(text))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from llmops.errors import ExitCode, LlmopsError, UsageError
 from llmops.findings import Report
-from llmops.masking import mask
+from llmops.masking import mask, visible
 
 if TYPE_CHECKING:
     from llmops.progress import Progress
@@ -154,9 +154,9 @@ def fail(mode: Mode, error: LlmopsError, code: int | None = None) -> int:
     """Print an error line, its hint, and the JSON document where asked. Returns the exit code."""
     code = int(error.exit_code) if code is None else code
     red, reset = ("\033[31m", "\033[0m") if _color(sys.stderr) else ("", "")
-    lines = [f"{red}error:{reset} {_one_line(error.message)}"]
+    lines = [f"{red}error:{reset} {visible(_one_line(error.message))}"]
     if error.hint:
-        lines.append(f"hint: {error.hint}")
+        lines.append(f"hint: {visible(error.hint)}")
     sys.stderr.write(mask("\n".join(lines)) + "\n")
     if mode.verbose >= 2 or os.environ.get("LLMOPS_DEBUG") == "1":
         sys.stderr.write(mask("".join(traceback.format_exception(error.__cause__ or error))))

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
+from llmops.masking import visible
 from llmops.report.document import Block, Chart, Code, Document, Facts, Heading, Table, Text
 
 _STYLE = {"plain": "", "good": "green", "bad": "bold red", "warn": "yellow", "dim": "dim"}
@@ -31,27 +32,31 @@ def render(document: Document, *, color: bool, width: int) -> str:
         soft_wrap=False,
     )
     if document.title:
-        console.print(RichText(document.title, style="bold"))
+        console.print(_text(document.title, style="bold"))
     for block in document.blocks:
         for line in _block(block):
             console.print(line, soft_wrap=isinstance(block, Code))
     if document.verdict:
         console.print()
-        console.print(RichText(document.verdict.text, style=_STYLE[document.verdict.tone]))
+        console.print(_text(document.verdict.text, style=_STYLE[document.verdict.tone]))
     return "\n".join(line.rstrip() for line in stream.getvalue().split("\n")).strip("\n") + "\n"
+
+
+def _text(text: str, style: str = "") -> RichText:
+    return RichText(visible(text), style=style)
 
 
 def _block(block: Block) -> list[RenderableType]:
     if isinstance(block, Heading):
-        return ["", RichText(block.text, style="bold")]
+        return ["", _text(block.text, style="bold")]
     if isinstance(block, Text):
-        return [RichText(block.text, style=_STYLE[block.tone])]
+        return [_text(block.text, style=_STYLE[block.tone])]
     if isinstance(block, Facts):
         return [_facts(block)]
     if isinstance(block, Table):
         return [_table(block)]
     if isinstance(block, Code):
-        return [RichText("\n".join("  " + line for line in block.text.splitlines()), style="cyan")]
+        return [_text("\n".join("  " + line for line in block.text.splitlines()), style="cyan")]
     return _chart(block)
 
 
@@ -60,16 +65,22 @@ def _facts(facts: Facts) -> RenderableType:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in facts.rows:
-        grid.add_row(RichText(name), RichText(value))
+        grid.add_row(_text(name), _text(value))
     return Padding(grid, (0, 0, 0, 2))
 
 
 def _table(table: Table) -> RenderableType:
-    rich = RichTable(box=box.SIMPLE_HEAD, title=table.title, title_justify="left", title_style="bold", pad_edge=False)
+    rich = RichTable(
+        box=box.SIMPLE_HEAD,
+        title=visible(table.title) if table.title else None,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+    )
     for column in table.columns:
-        rich.add_column(column, justify="right" if column in table.right else "left", overflow="fold")
+        rich.add_column(visible(column), justify="right" if column in table.right else "left", overflow="fold")
     for row in table.rows:
-        rich.add_row(*(RichText(cell) for cell in row))
+        rich.add_row(*(_text(cell) for cell in row))
     return rich
 
 
@@ -86,5 +97,5 @@ def _chart(chart: Chart) -> list[RenderableType]:
     grid.add_column(no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
     for name, y in points:
-        grid.add_row(RichText(name), RichText("█" * max(0, round(_BAR * abs(y) / top))), RichText(f"{y:.4g}"))
-    return [RichText(f"{chart.title} ({chart.y_label})", style="bold"), Padding(grid, (0, 0, 0, 2))]
+        grid.add_row(_text(name), _text("█" * max(0, round(_BAR * abs(y) / top))), _text(f"{y:.4g}"))
+    return [_text(f"{chart.title} ({chart.y_label})", style="bold"), Padding(grid, (0, 0, 0, 2))]
