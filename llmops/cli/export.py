@@ -1,0 +1,84 @@
+"""``llmops export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from llmops.cli import options as opt
+
+export = typer.Typer(
+    name="export",
+    help="Write a checkpoint in another runtime's format, and prove that it agrees",
+    epilog="Example: llmops export onnx ./Llama-3.1-8B -o ./llama-onnx --dtype float16",
+    no_args_is_help=True,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(export)
+
+
+@export.command("onnx", epilog="Example: llmops export onnx ./all-MiniLM-L6-v2 -o ./minilm-onnx")
+def onnx(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face checkpoint directory")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory to make")],
+    task: Annotated[
+        Literal["auto", "causal-lm", "causal-lm-cache", "embedding", "classification"],
+        typer.Option(help="-cache adds the KV cache", metavar="TASK"),
+    ] = "auto",
+    dtype: Annotated[Literal["float32", "float16", "bfloat16"], typer.Option(help="Type in the graph")] = "float32",
+    batch: Annotated[str, typer.Option(metavar="MIN:MAX", help="Rows")] = "1:16",
+    seq: Annotated[str, typer.Option(metavar="MIN:MAX", help="Tokens; cut to the model's limit")] = "1:2048",
+    opset: Annotated[int | None, typer.Option(metavar="N", help="Operator set; the exporter's own by default")] = None,
+    format: Annotated[Literal["onnx", "genai"], typer.Option(help="genai: onnxruntime-genai's builder")] = "onnx",
+    exporter: Annotated[Literal["dynamo", "torchscript"], typer.Option(help="torchscript is older")] = "dynamo",
+    pooling: Annotated[Literal["auto", "mean", "cls", "last"], typer.Option(help="Of embeddings")] = "auto",
+    normalize: Annotated[bool | None, typer.Option(help="Embeddings of length 1")] = None,
+    precision: Annotated[Literal["int4", "fp16", "fp32"] | None, typer.Option(help="With genai")] = None,
+    check: Annotated[bool, typer.Option(help="Compare with PyTorch")] = True,
+    min_agreement: Annotated[float | None, typer.Option(metavar="SHARE", help="Reject below this (0.99)")] = None,
+    provider: Annotated[str, typer.Option(metavar="NAME", help="ONNX Runtime provider of the check")] = "CPU",
+    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace DIR")] = False,
+    dry_run: opt.DryRun = False,
+    json: opt.Json = False,
+    report: opt.ReportFiles = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Export to ONNX with dynamic batch and length, and compare with PyTorch"""
+    from llmops import export as package
+    from llmops.cli import output
+
+    spec = package.OnnxSpec(
+        model=model,
+        out=out,
+        task=task,
+        dtype=dtype,
+        batch=batch,
+        seq=seq,
+        opset=opset,
+        format=format,
+        exporter=exporter,
+        pooling=pooling,
+        normalize=normalize,
+        precision=precision,
+        check=check,
+        min_agreement=min_agreement,
+        provider=provider,
+        threads=threads,
+        force=force,
+    )
+    output.run(
+        "export onnx",
+        lambda progress: package.export_onnx(spec, progress, dry_run=dry_run),
+        package.view_onnx,
+        json=json,
+        report=report,
+        quiet=quiet,
+        verbose=verbose,
+    )

@@ -1,0 +1,1 @@
+"""Export a checkpoint to ONNX and prove that it agrees with the original."""
