@@ -34,7 +34,7 @@ _PREFIX: Final = re.compile(
 )
 _NAMESPACE: Final = re.compile(
     r"Namespace\(|non-default args|server_args=|ServerArgs\(|engine (?:v\d )?with config|with config:|EngineArgs\("
-    r"|LlmArgs|VllmConfig\(|ModelConfig\(|launch_server.*--help|(?:TRITONSERVER|NVIDIA|NCCL|VLLM)_\w+=",
+    r"|LlmArgs|VllmConfig\(|ModelConfig\(|launch_server.*--help|^\s*(?:export )?(?:TRITONSERVER|NVIDIA|NCCL|VLLM)_\w+=",
     re.IGNORECASE,
 )
 _TABLE_ROW: Final = re.compile(r"^\s*\|\s*[\w.-]+\s*\|\s*[^|]{0,200}\s*\|\s*$")
@@ -67,7 +67,7 @@ def is_no_event(line: str) -> bool:
     """Whether a line only lists settings, versions or conditions that hold no failure."""
     head = line[:4000]
     if _NAMESPACE.search(head[:600]):
-        return not re.search(r"error: |Error:|Traceback", head)
+        return not re.search(r"[Ee]rror[:,] |Traceback", head)
     if _CONDITION.search(head[:200]):
         # "DiskPressure  True" and evictions for it are events.
         return not re.search(r"Pressure\s+True|[Ee]vict", head)

@@ -47,7 +47,7 @@ class Phrase:
 
     Attributes:
         text: As the rule has it.
-        keywords: At least one of these words is in any text that matches.
+        keywords: At least one of these words is in any text that matches; empty where it holds none.
         lead: A literal that any match begins its first part with (may be empty for an alternative).
         parts: One pattern a stretch between gaps, to be found one after the other.
         at_start: The phrase must begin the message.
@@ -67,11 +67,7 @@ def unify(text: bytes) -> bytes:
 
 @cache
 def compile_phrase(text: str) -> Phrase:
-    """Translate one phrase.
-
-    Raises:
-        ValueError: It holds no word that could be looked for.
-    """
+    """Translate one phrase."""
     at_start = text.startswith("^")
     # A blank beside a gap belongs to the gap.
     body = re.sub(r"\s*\*\s*", "*", " ".join(text.removeprefix("^").split()))
@@ -101,7 +97,7 @@ def compile_phrase(text: str) -> Phrase:
     lead += literal if literal_so_far else ""
     return Phrase(
         text=text,
-        keywords=_keywords(text, words, alternatives),
+        keywords=_keywords(words, alternatives),
         lead=lead.encode(),
         parts=tuple(re.compile(part.encode()) for part in parts if part),
         at_start=at_start,
@@ -112,7 +108,7 @@ def _unified(literal: str) -> str:
     return unify(literal.encode()).decode()
 
 
-def _keywords(text: str, words: list[str], alternatives: list[list[str]]) -> tuple[bytes, ...]:
+def _keywords(words: list[str], alternatives: list[list[str]]) -> tuple[bytes, ...]:
     """The rarest word of the fixed text; where all is common or variable, one word of each alternative."""
     rare = [word for word in words if word not in _COMMON and len(word) > 2]
     if rare:
@@ -123,4 +119,4 @@ def _keywords(text: str, words: list[str], alternatives: list[list[str]]) -> tup
             return tuple(sorted({word.encode() for word in found}))
     if words:
         return (max(words, key=len).encode(),)
-    raise ValueError(f"the phrase {text!r} has no word to look for")
+    return ()

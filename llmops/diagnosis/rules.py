@@ -175,6 +175,8 @@ def _read(text: str, name: str) -> dict[str, list[Any]]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
     try:
         content = loader.get_single_data()
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name}: {error}") from error
     finally:
         loader.dispose()
     if not isinstance(content, dict):

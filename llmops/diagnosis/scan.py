@@ -67,11 +67,12 @@ class Vocabulary:
             for word in phrase.keywords:
                 self._by_word.setdefault(word, []).append(phrase)
         self._words = frozenset(self._by_word)
+        self._wordless = [phrase for phrase in self.phrases if not phrase.keywords]
 
     def possible(self, haystack: bytes) -> list[Phrase]:
         """The phrases that may occur in a unified text."""
         present = self._words.intersection(haystack.translate(_LETTERS).split())
-        return list({id(p): p for word in present for p in self._by_word[word]}.values())
+        return self._wordless + list({id(p): p for word in present for p in self._by_word[word]}.values())
 
 
 def scan(name: str, number: int, file: BinaryIO, vocabulary: Vocabulary) -> Scanned:
