@@ -13,7 +13,7 @@ from llmops import __version__
 from llmops.errors import ExitCode, UsageError
 
 # Each module defines ``register(app)``. A test imports every one and checks that none brings a heavy library.
-VERBS: Final = ("inspect", "convert", "gpus", "export", "engines", "callers", "keys", "tokens", "config", "serve", "diagnose")
+VERBS: Final = ("inspect", "convert", "gpus", "export", "engines", "callers", "keys", "tokens", "config", "serve", "bench", "gateway", "diagnose")
 
 app = typer.Typer(
     name="llmops",

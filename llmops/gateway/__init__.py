@@ -1,0 +1,4 @@
+"""One OpenAI- and Anthropic-compatible endpoint before local servers and cloud APIs.
+
+The way of a request is ``request.py``; read that first.
+"""

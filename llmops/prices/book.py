@@ -53,9 +53,13 @@ class PriceBook:
         if found is None:
             if len(self._resolved) >= _MAX_RESOLVED:
                 self._resolved.clear()
-            rows = (row.sheet for row in self.overrides if row.covers(model, provider))
-            found = self._resolved[key] = next(rows, None) or library.sheet(model, provider, when, conditions)
+            found = self.site_sheet(model, provider) or library.sheet(model, provider, when, conditions)
+            self._resolved[key] = found
         return found
+
+    def site_sheet(self, model: str, provider: str | None = None) -> PriceSheet | None:
+        """The site's own row for a model, without asking the library."""
+        return next((row.sheet for row in self.overrides if row.covers(model, provider)), None)
 
     def price(
         self,

@@ -1,0 +1,52 @@
+"""``llmops gateway``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmops.cli import options as opt
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(
+        help="One endpoint before local servers and cloud APIs: routing, fallback, cost",
+        epilog="Example: llmops gateway run -c configs/gateway.yaml",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    group.command("run", epilog="Example: llmops gateway run --upstream http://127.0.0.1:8000/v1")(run)
+    app.add_typer(group, name="gateway")
+
+
+def run(
+    config: Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE", help="A gateway config")] = None,
+    upstream: Annotated[
+        str | None, typer.Option(metavar="URL", help="Instead of a config: pass everything to this server")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Listen on this address [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Listen on this port [default: 8080]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes, one a core [default: 1]")] = None,
+    prices: Annotated[Path | None, typer.Option(metavar="FILE", help="The site's own prices")] = None,
+    json: opt.Json = False,
+    report: opt.ReportFiles = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Serve the OpenAI and Anthropic APIs until Ctrl-C or SIGTERM; SIGHUP reloads the config"""
+    from llmops.cli import output
+    from llmops.gateway import launch, view
+
+    spec = launch.RunSpec(config, upstream, host, port, workers, prices)
+    output.run(
+        "gateway run",
+        lambda progress: launch.run(spec, progress),
+        view.served,
+        json=json,
+        report=report,
+        quiet=quiet,
+        verbose=verbose,
+    )

@@ -1,0 +1,168 @@
+"""The providers' own token counts, read into one convention: totals include their parts, an explicit zero stays zero."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llmops.prices import Usage
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+    audio_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class _OpenAI(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+    prompt_cache_hit_tokens: int | None = None
+    # the Responses API's names
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: _InputDetails | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class _CacheCreation(msgspec.Struct):
+    ephemeral_1h_input_tokens: int | None = None
+
+
+class _ServerTools(msgspec.Struct):
+    web_search_requests: int | None = None
+
+
+class _Anthropic(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation: _CacheCreation | None = None
+    server_tool_use: _ServerTools | None = None
+
+
+_openai = msgspec.json.Decoder(_OpenAI)
+_anthropic = msgspec.json.Decoder(_Anthropic)
+_NO_INPUT_DETAILS = _InputDetails()
+_NO_OUTPUT_DETAILS = _OutputDetails()
+
+
+def openai_usage(raw: bytes | msgspec.Raw) -> Usage | None:
+    """From an OpenAI ``usage`` object of Chat, Completions, Embeddings or Responses; None when it has no counts."""
+    try:
+        usage = _openai.decode(raw)
+    except msgspec.MsgspecError:
+        return None
+    into = usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens
+    out = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
+    if into is None and out is None:
+        return None
+    into_details = usage.prompt_tokens_details or usage.input_tokens_details or _NO_INPUT_DETAILS
+    out_details = usage.completion_tokens_details or usage.output_tokens_details or _NO_OUTPUT_DETAILS
+    cached = into_details.cached_tokens
+    return Usage(
+        input_tokens=into or 0,
+        output_tokens=out or 0,
+        cache_read_tokens=(usage.prompt_cache_hit_tokens if cached is None else cached) or 0,
+        cache_write_tokens=into_details.cache_write_tokens or 0,
+        reasoning_tokens=out_details.reasoning_tokens or 0,
+        input_audio_tokens=into_details.audio_tokens or 0,
+        output_audio_tokens=out_details.audio_tokens or 0,
+    )
+
+
+def anthropic_usage(*raws: bytes | msgspec.Raw) -> Usage | None:
+    """From Anthropic ``usage`` objects; of a stream's two (start, delta) each later count replaces the earlier one."""
+    merged: dict[str, Any] = {}
+    for raw in raws:
+        try:
+            usage = _anthropic.decode(raw)
+        except msgspec.MsgspecError:
+            continue
+        for name in usage.__struct_fields__:
+            value = getattr(usage, name)
+            if value is not None:
+                merged[name] = value
+    if "input_tokens" not in merged and "output_tokens" not in merged:
+        return None
+    written = merged.get("cache_creation_input_tokens", 0)
+    read = merged.get("cache_read_input_tokens", 0)
+    creation: _CacheCreation | None = merged.get("cache_creation")
+    tools: _ServerTools | None = merged.get("server_tool_use")
+    return Usage(
+        input_tokens=merged.get("input_tokens", 0) + written + read,
+        output_tokens=merged.get("output_tokens", 0),
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=(creation.ephemeral_1h_input_tokens or 0) if creation else 0,
+        web_searches=(tools.web_search_requests or 0) if tools else 0,
+    )
+
+
+def gemini_usage(meta: dict[str, Any]) -> Usage:
+    """From Gemini's ``usageMetadata``: thoughts are output beside the candidates, tool prompts are input."""
+    thoughts = meta.get("thoughtsTokenCount") or 0
+
+    def audio(name: str) -> int:
+        return sum(row.get("tokenCount") or 0 for row in meta.get(name) or () if row.get("modality") == "AUDIO")
+
+    return Usage(
+        input_tokens=(meta.get("promptTokenCount") or 0) + (meta.get("toolUsePromptTokenCount") or 0),
+        output_tokens=(meta.get("candidatesTokenCount") or 0) + thoughts,
+        cache_read_tokens=meta.get("cachedContentTokenCount") or 0,
+        reasoning_tokens=thoughts,
+        input_audio_tokens=audio("promptTokensDetails"),
+        output_audio_tokens=audio("candidatesTokensDetails"),
+    )
+
+
+def as_openai(usage: Usage) -> dict[str, Any]:
+    """An OpenAI Chat ``usage`` object."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read_tokens,
+            "audio_tokens": usage.input_audio_tokens,
+            **({"cache_write_tokens": usage.cache_write_tokens} if usage.cache_write_tokens else {}),
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": usage.output_audio_tokens,
+        },
+    }
+
+
+def as_responses(usage: Usage) -> dict[str, Any]:
+    """An OpenAI Responses ``usage`` object."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "input_tokens_details": {
+            "cached_tokens": usage.cache_read_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+def as_anthropic(usage: Usage) -> dict[str, Any]:
+    """An Anthropic ``usage`` object, whose ``input_tokens`` exclude what was read from or written to the cache."""
+    plain = usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens
+    return {
+        "input_tokens": max(0, plain),
+        "output_tokens": usage.output_tokens,
+        "cache_read_input_tokens": usage.cache_read_tokens,
+        "cache_creation_input_tokens": usage.cache_write_tokens,
+    }

@@ -1,0 +1,226 @@
+"""The short cut: hot requests answered inside uvicorn's own protocol class, without scope, receive and send.
+
+A subclass of uvicorn's ``HttpToolsProtocol`` that keeps its connection handling, keep-alive and shutdown, and takes the
+hot paths of ``surfaces.HOT`` for itself; everything else goes the ordinary ASGI road. It leans on these attributes of
+uvicorn's class, which ``fits`` checks and a test pins: ``transport``, ``flow``, ``cycle``, ``pipeline``, ``tasks``,
+``on_response_complete``. Where they are missing the gateway runs on plain ASGI, slower but right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from llmops.gateway.refusal import Refusal
+from llmops.gateway.reply import RawHeaders, Request
+from llmops.gateway.surfaces import HOT, Surface
+
+if TYPE_CHECKING:
+    from llmops.gateway.app import App
+
+_NEEDED: Final = ("on_headers_complete", "on_message_complete", "on_body", "on_response_complete", "shutdown")
+_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+
+
+def fits() -> bool:
+    """Whether the installed uvicorn has what this class leans on."""
+    return all(hasattr(HttpToolsProtocol, name) for name in _NEEDED)
+
+
+class _Event:
+    """Stands in for the asyncio.Event of uvicorn's cycle, which a short-cut request has no use for."""
+
+    __slots__ = ()
+
+    def set(self) -> None:
+        """Nothing waits."""
+
+
+_EVENT: Final = _Event()
+
+
+class LaneReply:
+    """One request on the short cut: a ``Reply``, and in the place of uvicorn's request cycle."""
+
+    __slots__ = (
+        "_lane", "body", "chunks", "disconnected", "gone", "headers", "keep_alive", "message_event", "on_gone",
+        "on_pause", "on_resume", "response_complete", "response_started", "size", "started_ns", "surface",
+    )  # fmt: skip
+
+    def __init__(self, lane: Lane, surface: Surface, headers: RawHeaders, keep_alive: bool) -> None:
+        self._lane = lane
+        self.surface = surface
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.chunks: list[bytes] = []
+        self.size = 0
+        self.started_ns = 0
+        self.gone = False
+        self.disconnected = False
+        self.response_started = self.response_complete = False
+        self.message_event = _EVENT
+        self.on_gone: Callable[[], None] | None = None
+        self.on_pause: Callable[[], None] | None = None
+        self.on_resume: Callable[[], None] | None = None
+
+    def whole(self, status: int, headers: bytes, body: bytes) -> None:
+        """See ``Reply``."""
+        if self.gone or self.response_started:
+            return
+        self.response_started = True
+        close = b"" if self.keep_alive else b"connection: close\r\n"
+        self._lane.transport.write(
+            b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\n%b\r\n%b"
+            % (status, _reason(status), headers, len(body), close, body)
+        )
+        self._complete()
+
+    def start(self, status: int, headers: bytes, first: bytes) -> None:
+        """See ``Reply``."""
+        if self.gone:
+            return
+        self.response_started = True
+        close = b"" if self.keep_alive else b"connection: close\r\n"
+        chunk = b"%x\r\n%b\r\n" % (len(first), first) if first else b""
+        self._lane.transport.write(
+            b"HTTP/1.1 %d %b\r\n%btransfer-encoding: chunked\r\n%b\r\n%b"
+            % (status, _reason(status), headers, close, chunk)
+        )
+
+    def write(self, data: bytes) -> None:
+        """See ``Reply``."""
+        if not self.gone and data:
+            self._lane.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def end(self) -> None:
+        """See ``Reply``."""
+        if not self.gone:
+            self._lane.transport.write(b"0\r\n\r\n")
+            self._complete()
+
+    def cut(self) -> None:
+        """See ``Reply``."""
+        self.gone = True
+        self._lane.transport.abort()
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.gone = self.disconnected = True
+        if self.on_gone is not None and not self.response_complete:
+            self.on_gone()
+
+    def _complete(self) -> None:
+        self.response_complete = True
+        if not self.keep_alive:
+            self._lane.transport.close()
+        self._lane.on_response_complete()
+
+
+def _reason(status: int) -> bytes:
+    return _REASONS.get(status, "Status").encode()
+
+
+class Lane(HttpToolsProtocol):
+    """uvicorn's protocol with a short cut for hot requests."""
+
+    gateway: App
+    _hot: LaneReply | None = None
+
+    def on_message_begin(self) -> None:
+        """The ASGI scope is made only for requests that need one."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_headers_complete(self) -> None:
+        """Take a POST to a hot path; leave everything else, upgrades and strange versions included, to uvicorn."""
+        surface = HOT.get(self.url.partition(b"?")[0]) if self.parser.get_method() == b"POST" else None
+        if surface is None or self.parser.get_http_version() != "1.1" or self.parser.should_upgrade():
+            self._hot = None
+            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.headers, self.expect_100_continue = url, headers, expects
+            self.scope["headers"] = headers
+            super().on_headers_complete()
+            return
+        if self.expect_100_continue:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        keep = self.parser.should_keep_alive() and not self.gateway.draining
+        self._hot = LaneReply(self, surface, self.headers, keep)
+
+    def on_body(self, body: bytes) -> None:
+        """Collect the body of a hot request, up to the limit."""
+        hot = self._hot
+        if hot is None:
+            super().on_body(body)
+            return
+        hot.size += len(body)
+        if hot.size <= self.gateway.max_body:
+            hot.chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        """A hot request is whole: begin, or queue it behind the one before (pipelining)."""
+        hot = self._hot
+        if hot is None:
+            super().on_message_complete()
+            return
+        self._hot = None
+        hot.started_ns = time.monotonic_ns()
+        before: Any = self.cycle
+        if before is None or before.response_complete:
+            self._begin(hot)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((hot, None))  # type: ignore[arg-type]  # taken out again in _start_asgi_task
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """How uvicorn starts what was pipelined; ours are told apart by their type."""
+        if isinstance(cycle, LaneReply):
+            self._begin(cycle)
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _begin(self, hot: LaneReply) -> None:
+        self.cycle = hot  # type: ignore[assignment]  # it has the attributes of a cycle that uvicorn touches
+        if hot.size > self.gateway.max_body:
+            hot.keep_alive = False
+            refusal = Refusal(413, f"the body is over {self.gateway.max_body} bytes", code="body_too_large")
+            hot.whole(413, b"content-type: application/json\r\n", refusal.body(hot.surface.dialect, ""))
+            return
+        chunks = hot.chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        client = self.client[0] if self.client else ""
+        request = Request(hot.surface, hot.headers, body, client, hot.started_ns)
+        task: asyncio.Task[None] = self.loop.create_task(self.gateway.serve(request, hot))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request under way."""
+        cycle: Any = self.cycle
+        super().connection_lost(exc)
+        if isinstance(cycle, LaneReply) and not cycle.response_complete:
+            cycle.lost()
+        waiting: list[Any] = [queued for queued, _ in self.pipeline]
+        for queued in waiting:
+            if isinstance(queued, LaneReply):
+                queued.lost()
+
+    def pause_writing(self) -> None:
+        """The caller reads slowly: stop reading from the upstream."""
+        super().pause_writing()
+        cycle: Any = self.cycle
+        if isinstance(cycle, LaneReply) and cycle.on_pause is not None:
+            cycle.on_pause()
+
+    def resume_writing(self) -> None:
+        """The caller has caught up."""
+        super().resume_writing()
+        cycle: Any = self.cycle
+        if isinstance(cycle, LaneReply) and cycle.on_resume is not None:
+            cycle.on_resume()

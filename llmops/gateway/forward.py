@@ -1,0 +1,225 @@
+"""Ask targets in turn until one answers: the loop over attempts, and one attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from llmops.gateway.codecs import codec_for
+from llmops.gateway.dialects.wire import Codec, Lens, failure_of
+from llmops.gateway.exchange import Exchange
+from llmops.gateway.refusal import Refusal
+from llmops.gateway.resilience import Failure, FailureKind, backoff_s, parse_retry_after
+from llmops.gateway.routing import order
+from llmops.gateway.upstream import PoolFullError
+from llmops.http1 import TransferError
+from llmops.prices import Usage
+
+if TYPE_CHECKING:
+    from llmops.gateway.call import Call
+    from llmops.gateway.targets import Target
+
+_NS: Final = 1_000_000_000
+_KIND_OF_TRANSFER: Final[dict[str, tuple[FailureKind, int]]] = {
+    "dns": ("connect", 502),
+    "refused": ("connect", 502),
+    "unreachable": ("connect", 502),
+    "tls": ("connect", 502),
+    "connect-timeout": ("connect", 504),
+    "first-byte-timeout": ("timeout", 504),
+    "idle-timeout": ("timeout", 504),
+    "total-timeout": ("timeout", 504),
+}
+
+
+@dataclass(slots=True, eq=False)
+class Whole:
+    """A whole answer, in the caller's dialect."""
+
+    body: bytes
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A stream that has begun well: what to send first, and what will bring the rest."""
+
+    exchange: Exchange
+    lens: Lens
+    first: bytes
+
+
+async def forward(call: Call) -> Whole | Live:
+    """Get an answer from the route's targets.
+
+    Raises:
+        Refusal: None of them gave one; in it is what the last one said.
+    """
+    retry = call.route.retry
+    candidates = order(call.route, call.facts)
+    if not candidates:
+        raise Refusal(400, f"no target of {call.route.label!r} takes a request like this one", code="no_target")
+    deadline_ns = call.request.started_ns + int(retry.deadline_s * _NS)
+    most = max(retry.attempts, len(candidates))
+    failure: Failure | None = None
+    while True:
+        asked = 0
+        for target in candidates:
+            now = time.monotonic()
+            if target.blocked_s(now) > 0:
+                continue
+            if target.limiter is not None and target.limiter.enter(call.facts.input_tokens, now):
+                continue
+            asked += 1
+            try:
+                return await _attempt(call, target, deadline_ns, first_choice=target is candidates[0])
+            except Failure as each:
+                failure = each
+            if not failure.elsewhere or call.attempts >= most:
+                raise _final(failure, candidates)
+        if failure is None or not asked:
+            raise _none_free(call, candidates) if failure is None else _final(failure, candidates)
+        await _wait_for_another_round(call, failure, candidates, deadline_ns)
+
+
+async def _wait_for_another_round(call: Call, failure: Failure, candidates: list[Target], deadline_ns: int) -> None:
+    """Sleep before every target is asked again, where policy allows that at all."""
+    retry = call.route.retry
+    wait_s = backoff_s(retry, call.attempts)
+    if failure.retry_after_s is not None:
+        wait_s = max(wait_s, failure.retry_after_s)
+    enough_time = time.monotonic_ns() + int(wait_s * _NS) < deadline_ns
+    patient = wait_s <= retry.max_ms / 1000
+    if not (failure.retryable and enough_time and patient and call.site.retry_budget.take()):
+        raise _final(failure, candidates)
+    before = time.monotonic_ns()
+    await asyncio.sleep(wait_s)
+    call.waited_ns += time.monotonic_ns() - before
+
+
+async def _attempt(call: Call, target: Target, deadline_ns: int, *, first_choice: bool) -> Whole | Live:
+    """Ask one target once; its breakers, limits and counters learn from what comes.
+
+    Raises:
+        Failure: It gave no good answer.
+        Refusal: The request cannot be said in its dialect.
+    """
+    codec = codec_for(call.request.surface, target.provider)
+    metrics = call.site.metrics
+    call.attempts += 1
+    call.target = target
+    call.model_sent = target.model or call.ask.model
+    metrics.count("llm_upstream_attempts_total", target.name)
+    if call.attempts > 1:
+        metrics.count("llm_retries_total", target.name)
+    started = time.monotonic_ns()
+    target.asked(started / _NS)
+    succeeded = False
+    try:
+        answer = await _exchange(call, target, codec, deadline_ns)
+        succeeded = True
+    except Failure as failure:
+        metrics.count("llm_upstream_failures_total", f"{target.name}|{failure.kind}")
+        target.failed(failure, time.monotonic())
+        raise
+    finally:
+        took = time.monotonic_ns() - started
+        call.upstream_ns += took
+        if not succeeded or isinstance(answer, Whole):
+            release(target, call)
+    target.answered(took / _NS)
+    if not first_choice:
+        metrics.count("llm_fallbacks_total", target.name)
+    return answer
+
+
+def release(target: Target, call: Call) -> None:
+    """A target is done with a request."""
+    target.in_flight -= 1
+    if target.limiter is not None:
+        target.limiter.leave(call.facts.input_tokens, call.usage.total_tokens if call.usage else None)
+
+
+async def _exchange(call: Call, target: Target, codec: Codec, deadline_ns: int) -> Whole | Live:
+    provider, ask = target.provider, call.ask
+    body, call.dropped = codec.encode(ask, call.model_sent, drop=call.route.drop)
+    path = provider.path(codec.path(call.model_sent, stream=ask.stream))
+    passed = provider.passed_on(call.request.headers, codec.native)
+    exchange: Exchange | None = None
+    try:
+        exchange = await provider.send(path, body, passed, deadline_ns)
+        if ask.stream:
+            await exchange.answered()
+            if exchange.status == 200 and b"event-stream" in (exchange.header(b"content-type") or b""):
+                return await _begin_stream(call, exchange, codec.lens(ask))
+        answer = await exchange.whole()
+    except PoolFullError:
+        raise Failure("connect", 503, f"{provider.name} has no free connection") from None
+    except TransferError as error:
+        kind, status = _KIND_OF_TRANSFER.get(error.kind, ("protocol", 502))
+        raise Failure(
+            kind, status, f"{provider.name}: {error}", code=f"upstream_{error.kind.replace('-', '_')}"
+        ) from None
+    except asyncio.CancelledError:
+        if exchange is not None:
+            exchange.abort()
+        raise
+    call.upstream_id = exchange.header(b"x-request-id") or exchange.header(b"request-id") or b""
+    if exchange.status != 200:
+        after = parse_retry_after(exchange.header(b"retry-after"))
+        raise failure_of(exchange.status, answer, after, own_key=provider.own_key)
+    if ask.stream:
+        codec.decode(ask, answer)  # an error object, if it is one, says more than the next line
+        raise Failure("protocol", 502, f"{provider.name} did not answer with the stream that was asked for")
+    client_body, call.usage = codec.decode(ask, answer)
+    if call.usage is None:
+        call.estimate = Usage(call.facts.input_tokens, max(1, len(client_body) // 4), estimated=True)
+    return Whole(client_body)
+
+
+async def _begin_stream(call: Call, exchange: Exchange, lens: Lens) -> Live:
+    """Hold a stream back until its first content, so that a failure before that can still go to another target."""
+    held: list[bytes] = []
+    while not lens.committed and lens.error is None and not lens.finished:
+        try:
+            data = await exchange.read()
+        except TransferError as error:
+            held.append(lens.close(str(error)))
+            break
+        held.append(lens.feed(data) if data else lens.close(None))
+    failure: Failure | None = lens.error
+    if failure is not None and not lens.committed:
+        exchange.abort()
+        raise failure
+    exchange.deadline_ns = 0  # a stream may take as long as it flows
+    call.upstream_id = exchange.header(b"x-request-id") or exchange.header(b"request-id") or b""
+    call.first_ns = time.monotonic_ns()
+    return Live(exchange, lens, b"".join(held))
+
+
+def _final(failure: Failure, candidates: list[Target]) -> Refusal:
+    """The refusal that the caller gets when trying is over. A 429 always says when to come back."""
+    after = failure.retry_after_s
+    if failure.status in (429, 503, 529) and after is None:
+        now = time.monotonic()
+        blocked = min((target.blocked_s(now) for target in candidates), default=0.0)
+        after = blocked if 0 < blocked < math.inf else 1.0
+    return Refusal(failure.status, failure.message, code=failure.code, param=failure.param, retry_after_s=after)
+
+
+def _none_free(call: Call, candidates: list[Target]) -> Refusal:
+    """Every target is being left alone, or over its limits."""
+    now = time.monotonic()
+    waits = [target.blocked_s(now) for target in candidates]
+    limited = any(target.breakers["rate_limit"].blocks(now) or not target.blocked_s(now) for target in candidates)
+    soonest = min(waits)
+    after = soonest if 0 < soonest < math.inf else 1.0
+    what = "over its rate limit" if limited else "not answering"
+    return Refusal(
+        429 if limited else 503,
+        f"every target of {call.route.label!r} is {what}; try again in {math.ceil(after)} s",
+        code="targets_unavailable",
+        retry_after_s=after,
+    )

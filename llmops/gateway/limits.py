@@ -1,0 +1,107 @@
+"""Rate limits: token buckets for requests and tokens a minute, and a count of what runs at once."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from llmops.gateway.config import Limits
+
+
+class Bucket:
+    """Refills evenly to ``capacity`` within a minute. What was taken too much is owed."""
+
+    __slots__ = ("_level", "_when", "capacity")
+
+    def __init__(self, capacity: int, now: float) -> None:
+        self.capacity = capacity
+        self._level = float(capacity)
+        self._when = now
+
+    def level(self, now: float) -> float:
+        """What is there now."""
+        self._level = min(self.capacity, self._level + (now - self._when) * self.capacity / 60)
+        self._when = now
+        return self._level
+
+    def take(self, amount: float, now: float) -> bool:
+        """Take all of ``amount`` or nothing. What is more than the whole bucket passes when the bucket is full."""
+        level = self.level(now)
+        if level < min(amount, self.capacity):
+            return False
+        self._level = level - amount
+        return True
+
+    def give(self, amount: float) -> None:
+        """Return what was not used; a negative amount takes what was used in excess."""
+        self._level = min(self.capacity, self._level + amount)
+
+    def wait_s(self, amount: float, now: float) -> float:
+        """Seconds until ``amount`` could be taken."""
+        return max(0.0, (min(amount, self.capacity) - self.level(now)) * 60 / self.capacity)
+
+
+@dataclass(frozen=True, slots=True)
+class Exceeded:
+    """Which limit refuses, its size, and after how many seconds it would not."""
+
+    limit: str
+    size: int
+    wait_s: float
+
+
+class Limiter:
+    """The limits of one key or one target, in this process."""
+
+    __slots__ = ("_concurrent", "_form", "_requests", "_tokens", "running")
+
+    def __init__(self, form: Limits, now: float | None = None) -> None:
+        now = time.monotonic() if now is None else now
+        self._form = form
+        self._requests = Bucket(form.requests_per_minute, now) if form.requests_per_minute else None
+        self._tokens = Bucket(form.tokens_per_minute, now) if form.tokens_per_minute else None
+        self._concurrent = form.concurrent
+        self.running = 0
+
+    def enter(self, tokens: int, now: float) -> Exceeded | None:
+        """Admit a request with an estimate of its tokens, or say which limit refuses it. Admitted: ``leave`` later."""
+        if self._concurrent is not None and self.running >= self._concurrent:
+            return Exceeded("concurrent requests", self._concurrent, 1.0)
+        if self._tokens is not None and not self._tokens.take(tokens, now):
+            return Exceeded("tokens per minute", self._tokens.capacity, self._tokens.wait_s(tokens, now))
+        if self._requests is not None and not self._requests.take(1, now):
+            if self._tokens is not None:
+                self._tokens.give(tokens)
+            return Exceeded("requests per minute", self._requests.capacity, self._requests.wait_s(1, now))
+        self.running += 1
+        return None
+
+    def leave(self, reserved: int, used: int | None) -> None:
+        """The request is over: correct the estimate by what was really used (None: nothing was)."""
+        self.running -= 1
+        if self._tokens is not None:
+            self._tokens.give(reserved - (used or 0))
+
+    def headers(self, dialect: str, now: float) -> bytes:
+        """The limits and what is left of them, in the caller's dialect."""
+        lines: list[str] = []
+        for name, bucket in (("requests", self._requests), ("tokens", self._tokens)):
+            if bucket is None:
+                continue
+            left = max(0, int(bucket.level(now)))
+            full_in = (bucket.capacity - bucket.level(now)) * 60 / bucket.capacity
+            if dialect == "anthropic":
+                at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + math.ceil(full_in)))
+                lines += [
+                    f"anthropic-ratelimit-{name}-limit: {bucket.capacity}",
+                    f"anthropic-ratelimit-{name}-remaining: {left}",
+                    f"anthropic-ratelimit-{name}-reset: {at}",
+                ]
+            else:
+                lines += [
+                    f"x-ratelimit-limit-{name}: {bucket.capacity}",
+                    f"x-ratelimit-remaining-{name}: {left}",
+                    f"x-ratelimit-reset-{name}: {full_in:.3f}s",
+                ]
+        return "".join(f"{line}\r\n" for line in lines).encode()

@@ -1,0 +1,53 @@
+"""Where an answer goes. The request's way knows only this; the ASGI app and the short cut each implement it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from llmops.gateway.surfaces import Surface
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A whole request as it came. Header names are in lower case."""
+
+    surface: Surface
+    headers: RawHeaders
+    body: bytes
+    client: str
+    started_ns: int
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first header of that name."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+
+class Reply(Protocol):
+    """Takes one answer, whole or as a stream. Nothing raises when the client has gone: what is written is dropped."""
+
+    gone: bool
+    on_gone: Callable[[], None] | None
+    on_pause: Callable[[], None] | None
+    on_resume: Callable[[], None] | None
+
+    def whole(self, status: int, headers: bytes, body: bytes) -> None:
+        """Head and body in one write. ``headers`` are lines, each ended by CR LF, without any length."""
+
+    def start(self, status: int, headers: bytes, first: bytes) -> None:
+        """Begin a stream: head and first piece in one write."""
+
+    def write(self, data: bytes) -> None:
+        """The next piece."""
+
+    def end(self) -> None:
+        """The stream is whole."""
+
+    def cut(self) -> None:
+        """The stream is broken and its dialect has no way to say so: close the connection without a proper end."""

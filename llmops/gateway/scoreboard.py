@@ -1,0 +1,46 @@
+"""Counters of all workers, shared through small files, so that any worker can answer for all of them.
+
+Each worker writes its snapshot once a second and when it ends; a file of a worker that died stays, so its counts do not
+vanish. The directory belongs to the supervisor, which removes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+_EVERY_S = 0.5
+
+
+class Scoreboard:
+    """The file of this worker and its siblings'."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._directory = directory
+        self._file = directory / f"{name}.json"
+
+    def write(self, snapshot: dict[str, Any]) -> None:
+        """Replace this worker's file."""
+        partial = self._file.with_suffix(".partial")
+        partial.write_bytes(msgspec.json.encode(snapshot))
+        partial.replace(self._file)
+
+    def together(self, own: dict[str, Any]) -> list[dict[str, Any]]:
+        """All workers' snapshots; this worker's is the fresh one."""
+        snapshots = [own]
+        for path in sorted(self._directory.glob("*.json")):
+            if path != self._file:
+                with contextlib.suppress(OSError, msgspec.MsgspecError):
+                    snapshots.append(msgspec.json.decode(path.read_bytes()))
+        return snapshots
+
+    async def keep_writing(self, snapshot: Callable[[], dict[str, Any]]) -> None:
+        """Write for ever."""
+        while True:
+            self.write(snapshot())
+            await asyncio.sleep(_EVERY_S)

@@ -1,0 +1,97 @@
+"""Everything that a config becomes at run time. A reload builds a new one; what is under way keeps the old."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from llmops.gateway.access_log import AccessLog
+from llmops.gateway.config import Gateway
+from llmops.gateway.config import Target as TargetForm
+from llmops.gateway.keys import Keyring
+from llmops.gateway.metrics import Metrics
+from llmops.gateway.resilience import RetryBudget
+from llmops.gateway.routing import build
+from llmops.gateway.targets import Provider, Target, watch_health
+from llmops.prices import Charge, PriceBook, price_book
+
+if TYPE_CHECKING:
+    from llmops.gateway.call import Call
+
+
+class Site:
+    """A config made alive: keys, providers, routes, prices, metrics.
+
+    Raises:
+        AccessError: A key that the config names is not there.
+        UsageError: The prices file is wrong.
+    """
+
+    def __init__(self, config: Gateway, metrics: Metrics | None = None) -> None:
+        self.config = config
+        self.metrics = metrics or Metrics()
+        self.keyring = Keyring(config)
+        self.providers = {name: Provider(name, form) for name, form in config.providers.items()}
+        self.targets: dict[TargetForm, Target] = {}
+        self.table = build(config, self._target)
+        self.metrics.configured({name for route in config.routes for name in (route.match, *route.alias)})
+        self.retry_budget = RetryBudget(config.retry.budget)
+        self.prices: PriceBook = price_book(config.prices)
+        self.access_log = AccessLog(config.access_log) if config.access_log else None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _target(self, form: TargetForm) -> Target:
+        """One target for each distinct form, so that two routes share its breakers and limits."""
+        target = self.targets.get(form)
+        if target is None:
+            target = self.targets[form] = Target(form, self.providers[form.provider], self.config.breaker)
+        return target
+
+    def charge(self, call: Call) -> Charge | None:
+        """What a call costs so far; None when nothing was used."""
+        usage = call.usage or call.estimate
+        target = call.target
+        if usage is None or target is None:
+            return None
+        provider = target.provider
+        if provider.local and provider.prices_as is None:
+            sheet = self.prices.site_sheet(call.model_sent, provider.name)
+            if sheet is None:
+                return Charge(None, reason="a local model without a row in the prices file", estimated=usage.estimated)
+            return sheet.charge(usage)
+        return self.prices.price(call.model_sent, usage, provider.prices_as)
+
+    async def start(self) -> None:
+        """Begin health checks and logging."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(watch_health(each)) for each in self.providers.values() if each.form.health]
+        if self.access_log is not None:
+            self.access_log.start()
+
+    async def stop(self) -> None:
+        """End background work and close idle connections; busy ones finish by themselves."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        for provider in self.providers.values():
+            provider.close()
+        if self.access_log is not None:
+            await self.access_log.stop()
+
+    def gauges(self) -> dict[str, dict[str, float]]:
+        """States for ``/metrics``."""
+        import time
+
+        now = time.monotonic()
+        targets = {target.name: target for target in self.targets.values()}
+        states = {name: provider.pool_state for name, provider in self.providers.items()}
+        return {
+            "llm_breaker_open": {name: float(target.blocked_s(now) > 0) for name, target in targets.items()},
+            "llm_target_in_flight": {name: float(target.in_flight) for name, target in targets.items()},
+            "llm_target_healthy": {name: float(target.provider.healthy) for name, target in targets.items()},
+            "llm_pool_connections": {name: float(state[0]) for name, state in states.items()},
+            "llm_pool_waiting": {name: float(state[1]) for name, state in states.items()},
+        }

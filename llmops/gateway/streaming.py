@@ -1,0 +1,97 @@
+"""Hand a stream through: bytes go from the upstream's read to the caller's write in one step, with back-pressure."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from llmops.gateway.forward import Live, release
+from llmops.gateway.resilience import Failure
+from llmops.prices import Usage
+
+if TYPE_CHECKING:
+    from llmops.gateway.call import Call
+
+_HEADERS = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+
+
+async def relay(call: Call, live: Live) -> None:
+    """Send the stream that has begun until its end, a break (then the dialect's error event), or the caller's leaving."""
+    assert call.target is not None
+    call.status = 200
+    try:
+        await _pump(call, live)
+        _finish(call, live)
+    except asyncio.CancelledError:
+        live.exchange.abort()
+        account(call, live)
+        raise
+    finally:
+        call.reply.on_pause = call.reply.on_resume = None
+        release(call.target, call)
+
+
+async def _pump(call: Call, live: Live) -> None:
+    """Tap the exchange: from here on no task wakes up for a piece, its callback writes to the caller."""
+    exchange, lens, reply = live.exchange, live.lens, call.reply
+    done = asyncio.get_running_loop().create_future()
+
+    def on_data(data: bytes) -> None:
+        out = lens.feed(data)
+        if out:
+            reply.write(out)
+
+    def on_done() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    reply.start(200, _HEADERS + call.headers(), live.first)
+    if exchange.chunks:
+        on_data(b"".join(exchange.chunks))
+        exchange.chunks.clear()
+    reply.on_pause, reply.on_resume = exchange.pause, exchange.resume
+    exchange.on_done = on_done
+    exchange.tap = on_data
+    exchange.resume()
+    if not exchange.ended and exchange.error is None:
+        await done
+
+
+def _finish(call: Call, live: Live) -> None:
+    """The last bytes, and what the stream cost."""
+    lens, error = live.lens, live.exchange.error
+    tail = lens.close(str(error) if error is not None else None)
+    account(call, live)
+    if call.site.config.cost_comment and call.charge is not None:
+        tail += f": llmops cost_usd={call.charge.amount_usd}\n\n".encode()
+    if tail:
+        call.reply.write(tail)
+    call.reply.end()
+    if lens.error is not None:
+        _broke(call, lens.error)
+
+
+def account(call: Call, live: Live) -> None:
+    """The provider's counts, or an estimate from what passed: one token an event."""
+    call.usage = live.lens.usage()
+    if call.usage is None or (call.gone and not live.lens.finished):
+        seen = call.usage or Usage()
+        call.estimate = Usage(
+            input_tokens=seen.input_tokens or call.facts.input_tokens,
+            output_tokens=max(seen.output_tokens, live.lens.events),
+            cache_read_tokens=seen.cache_read_tokens,
+            cache_write_tokens=seen.cache_write_tokens,
+            cache_write_1h_tokens=seen.cache_write_1h_tokens,
+            estimated=True,
+        )
+        call.usage = None
+    call.charge = call.site.charge(call)
+
+
+def _broke(call: Call, failure: Failure) -> None:
+    """A stream that failed after its head was sent: the status line is gone, the counters still tell the truth."""
+    assert call.target is not None
+    call.status = failure.status
+    call.site.metrics.count("llm_upstream_failures_total", f"{call.target.name}|{failure.kind}")
+    call.target.failed(failure, time.monotonic())

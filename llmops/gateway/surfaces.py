@@ -1,0 +1,40 @@
+"""The paths that are served, and what each speaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Name = Literal["chat", "completions", "responses", "embeddings", "messages", "count_tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """One kind of request.
+
+    Attributes:
+        name: What it is.
+        dialect: What its caller speaks.
+        path: Its path below an upstream's base URL, where the upstream speaks the same dialect.
+        streams: Whether it can be streamed.
+    """
+
+    name: Name
+    dialect: Literal["openai", "anthropic"]
+    path: str
+    streams: bool = True
+
+
+CHAT: Final = Surface("chat", "openai", "/chat/completions")
+COMPLETIONS: Final = Surface("completions", "openai", "/completions")
+RESPONSES: Final = Surface("responses", "openai", "/responses")
+EMBEDDINGS: Final = Surface("embeddings", "openai", "/embeddings", streams=False)
+MESSAGES: Final = Surface("messages", "anthropic", "/messages")
+COUNT_TOKENS: Final = Surface("count_tokens", "anthropic", "/messages/count_tokens", streams=False)
+
+# Both with and without /v1: an SDK's base_url may end in either.
+HOT: Final[dict[bytes, Surface]] = {
+    prefix + surface.path.encode(): surface
+    for surface in (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MESSAGES, COUNT_TOKENS)
+    for prefix in (b"/v1", b"")
+}

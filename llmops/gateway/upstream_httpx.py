@@ -1,0 +1,79 @@
+"""The slow road for forward proxies and HTTP/2: the pool's interface over httpx."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from llmops.gateway.exchange import Exchange
+from llmops.gateway.tls import session_context
+from llmops.gateway.upstream import Pool, PoolOptions
+from llmops.http1 import Origin, TransferError, TransferKind
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class HttpxPool(Pool):
+    """Sends through an ``httpx.AsyncClient``, which reads the proxy variables."""
+
+    def __init__(self, origin: Origin, options: PoolOptions, *, http2: bool, ca_file: Path | None) -> None:
+        super().__init__(origin, options, tls=None)
+        import httpx
+
+        times = options.timeouts
+        self._client = httpx.AsyncClient(
+            http2=http2,
+            verify=session_context(str(ca_file) if ca_file else None),
+            timeout=httpx.Timeout(times.idle_s, connect=options.connect_s, read=times.first_byte_s),
+            limits=httpx.Limits(max_connections=options.max_connections),
+            trust_env=True,
+            follow_redirects=False,
+        )
+
+    async def send(self, head: bytes, body: bytes, deadline_ns: int = 0) -> Exchange:
+        """See ``Pool.send``; the answer is read by a task of its own."""
+        exchange = Exchange(self, b"", deadline_ns)
+        exchange.sent_ns = time.monotonic_ns()
+        self.busy.add(exchange)
+        task = self.loop.create_task(self._run(exchange, head, body))
+        exchange.task = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return exchange
+
+    async def _run(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        import httpx
+
+        first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+        method, path, _ = first.split(" ")
+        headers = [tuple(line.split(": ", 1)) for line in lines if not line.lower().startswith("host:")]
+        url = f"{self.origin.scheme}://{self.origin.authority}{path}"
+        left = (exchange.deadline_ns - time.monotonic_ns()) / 1e9 if exchange.deadline_ns else None
+        try:
+            async with (
+                asyncio.timeout(left),
+                self._client.stream(method, url, content=body, headers=headers) as answer,  # type: ignore[arg-type]  # pairs
+            ):
+                raw = [(name.lower(), value) for name, value in answer.headers.raw]
+                exchange.head(answer.status_code, raw, time.monotonic_ns())
+                async for data in answer.aiter_raw():
+                    exchange.body(data, time.monotonic_ns())
+            exchange.end(time.monotonic_ns())
+        except httpx.HTTPError as error:
+            exchange.fail(TransferError(_kind(error), f"{type(error).__name__} from {self.origin.authority}"))
+        except TimeoutError:
+            exchange.fail(TransferError("total-timeout", "the request's deadline passed"))
+
+
+def _kind(error: Exception) -> TransferKind:
+    import httpx
+
+    if isinstance(error, httpx.ConnectTimeout):
+        return "connect-timeout"
+    if isinstance(error, httpx.ConnectError | httpx.ProxyError):
+        return "refused"
+    if isinstance(error, httpx.TimeoutException):
+        return "idle-timeout"
+    return "cut" if isinstance(error, httpx.RemoteProtocolError) else "reset"
