@@ -218,7 +218,7 @@ def _measure(
         progress.update(index + 1, len(batches))
     greedy = []
     for batch, expected in zip(_prompts(batches), reference["greedy"], strict=False):
-        tokens = _onnx_greedy(session, batch)
+        tokens = _onnx_greedy(session, batch, job["head_dim"])
         greedy.append(
             {"lengths": list(batch["lengths"]), "steps": GREEDY_STEPS, "agree": bool((tokens == expected).all())}
         )
@@ -237,23 +237,26 @@ def _onnx_output(session: Any, job: Mapping[str, Any], batch: dict[str, Any], *,
     if not _cached(job):
         return session.run(["logits"], feed | {"position_ids": positions(mask)})[0]
     # In two pieces, so that the second has a past: the split must not change the result.
-    cut = ids.shape[1] // 2
+    # The fused attention of the genai format takes several rows after a past only one token at a time.
+    cut = ids.shape[1] // 2 if job["format"] == "onnx" else ids.shape[1] - 1
     first, past = (
-        (None, empty_past(session, len(ids)))
+        (None, empty_past(session, len(ids), job["head_dim"]))
         if cut == 0
-        else _step(session, ids[:, :cut], mask[:, :cut], empty_past(session, len(ids)))
+        else _step(session, ids[:, :cut], mask[:, :cut], empty_past(session, len(ids), job["head_dim"]))
     )
     rest, _ = _step(session, ids[:, cut:], mask, past)
     return rest if first is None else np.concatenate([first, rest], 1)
 
 
-def empty_past(session: Any, rows: int) -> dict[str, Any]:
-    """A past of length 0 for each layer, as the graph's own inputs describe it."""
+def empty_past(session: Any, rows: int, head_dim: int) -> dict[str, Any]:
+    """A past of length 0 for each layer, as the graph's own inputs describe it (``head_dim`` where they leave it open)."""
     import numpy as np
 
     kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
     return {
-        each.name: np.zeros((rows, each.shape[1], 0, each.shape[3]), kinds[each.type])
+        each.name: np.zeros(
+            (rows, each.shape[1], 0, each.shape[3] if isinstance(each.shape[3], int) else head_dim), kinds[each.type]
+        )
         for each in session.get_inputs()
         if each.name.startswith("past_key_values.")
     }
@@ -272,11 +275,11 @@ def _step(session: Any, ids: Any, mask: Any, past: dict[str, Any]) -> tuple[Any,
     return done[0], presents
 
 
-def _onnx_greedy(session: Any, batch: dict[str, Any]) -> Any:
+def _onnx_greedy(session: Any, batch: dict[str, Any], head_dim: int) -> Any:
     import numpy as np
 
     ids, mask = batch["input_ids"], batch["attention_mask"]
-    past, tokens = empty_past(session, len(ids)), []
+    past, tokens = empty_past(session, len(ids), head_dim), []
     for _ in range(GREEDY_STEPS):
         logits, past = _step(session, ids, mask, past)
         ids = logits[:, -1:].argmax(-1).astype(np.int64)

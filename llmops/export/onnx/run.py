@@ -70,6 +70,7 @@ def export_onnx(spec: OnnxSpec, progress: Progress, *, dry_run: bool = False) ->
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     work = Work(spec, facts, plan, partial, spec.out.with_name(spec.out.name + ".export.log"))
+    work.log.unlink(missing_ok=True)  # of an earlier run that failed
     try:
         report = _produce(work, progress)
     except BaseException:
@@ -125,6 +126,7 @@ def check(work: Work, progress: Progress) -> dict[str, Any]:
         "provider": spec.provider,
         "scratch": str(scratch),
         "format": spec.format,
+        "head_dim": work.facts.head_dim,
     }
     try:
         return run_worker(job, work.log, progress, threads=plan.threads)
