@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 import time
 from collections.abc import Callable
@@ -67,7 +68,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body_bytes", "_close_delimited", "_complete", "_extra", "_framed", "_head_bytes", "_head_done", "_head_only",
+        "_body_bytes", "_close_delimited", "_complete", "_extra", "_fd", "_framed", "_head_bytes", "_head_done", "_head_only",
         "_headers", "_keep", "_lengths", "_limits", "_parser", "_receiver", "_transport", "answer_begun", "closed", "last_ns",
         "on_close", "origin", "paused", "sent_ns", "served",
     )  # fmt: skip
@@ -82,6 +83,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
+        self._fd = -1
         self._headers: Headers = []
         self._lengths = self._head_bytes = self._body_bytes = 0
         self._framed = self._head_done = self._complete = self._extra = self._keep = False
@@ -114,7 +116,7 @@ class Connection(asyncio.Protocol):
         self._receiver = receiver
         self._head_only = head_only
         self.sent_ns = self.last_ns = time.monotonic_ns()
-        transport.write(request)
+        self._write(transport, request)
 
     def pause(self) -> None:
         """Stop reading, so that the server's window fills: for a receiver whose own reader is slow."""
@@ -154,6 +156,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_connection's contract
+        plain = transport.get_extra_info("ssl_object") is None and transport.get_extra_info("sslcontext") is None
+        raw = transport.get_extra_info("socket") if plain else None
+        self._fd = raw.fileno() if raw is not None else -1
 
     def data_received(self, data: bytes) -> None:
         self.last_ns = time.monotonic_ns()
@@ -251,6 +256,20 @@ class Connection(asyncio.Protocol):
             self._keep = self._parser.should_keep_alive()  # the parser forgets it right after this callback
 
     # The rest
+
+    def _write(self, transport: asyncio.Transport, request: bytes) -> None:
+        """Write at once. A transport of uvloop would queue the bytes until every other callback of the turn has run,
+        which under load is milliseconds after ``sent_ns``.
+        """
+        if self._fd >= 0 and not transport.get_write_buffer_size():
+            try:
+                written = os.write(self._fd, request)
+            except OSError:  # a full buffer, or a lost connection, of which the transport tells in its own way
+                written = 0
+            if written == len(request):
+                return
+            request = request[written:]
+        transport.write(request)
 
     def _reset(self) -> None:
         self._headers = []

@@ -1,0 +1,76 @@
+"""Starts the truth server, runs ``llmops bench`` against it as a user does, and reads both sides."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+class Truth:
+    """A running truth server."""
+
+    def __init__(self, process: subprocess.Popen, port: int) -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+
+    def log(self) -> dict:
+        with urllib.request.urlopen(self.url + "/log", timeout=30) as answer:
+            return json.load(answer)
+
+    def requests(self) -> list[dict]:
+        return self.log()["requests"]
+
+
+@contextlib.contextmanager
+def truth(**config):
+    """A truth server with ``config``, ended with the block."""
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "truth_server.py"), json.dumps(config)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield Truth(process, int(process.stdout.readline()))
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def bench(
+    url: str, *options: str, env: dict | None = None, check: int | None = 0
+) -> tuple[dict, subprocess.CompletedProcess]:
+    """Run ``llmops bench URL … --json``; returns the whole document and the process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "llmops", "bench", url, *options, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **(env or {})},
+    )
+    if check is not None:
+        assert done.returncode == check, (done.returncode, done.stderr, done.stdout[-2000:])
+    return json.loads(done.stdout), done
+
+
+def percentile(values, share):
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)]
+
+
+def true_ttft(requests):
+    return [(row["sent_ns"][0] - row["recv_ns"]) / 1e6 for row in requests if row["sent_ns"]]
+
+
+def true_e2e(requests):
+    return [(row["sent_ns"][-1] - row["recv_ns"]) / 1e6 for row in requests if row["sent_ns"]]
+
+
+def true_gaps(requests):
+    return [(b - a) / 1e6 for row in requests for a, b in zip(row["sent_ns"], row["sent_ns"][1:], strict=False)]
