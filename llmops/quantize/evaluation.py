@@ -1,0 +1,95 @@
+"""``evaluate``: the quality gate alone, on a model that exists."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from llmops.checkpoint.facts import ModelFacts
+from llmops.errors import UsageError
+from llmops.hardware.detect import detect
+from llmops.progress import Progress
+from llmops.quantize import options
+from llmops.quantize.compare import Comparing, compare
+from llmops.quantize.gate import judge, thresholds
+from llmops.quantize.material import evaluation_text
+from llmops.quantize.methods import ENGINES, Engine
+from llmops.quantize.plan import dtype_of, threads_of
+from llmops.quantize.refusals import raise_first
+from llmops.quantize.report import EvaluateReport
+from llmops.quantize.runtime import find_runtime
+from llmops.quantize.source import resolve
+from llmops.quantize.spec import EvaluateSpec
+
+
+def evaluate(spec: EvaluateSpec, progress: Progress) -> EvaluateReport:
+    """Compare ``spec.model`` with ``spec.against`` and judge it.
+
+    Raises:
+        UsageError: A model or the text cannot be used.
+        MachineError: The engine that loads the model is not installed, or memory does not suffice.
+        OutsideError: A model cannot be loaded or run.
+    """
+    progress.phase("Checking the models, the text and this machine")
+    raise_first(list(options.check_gate(spec.quality)))
+    text = evaluation_text(spec.quality.eval_text)
+    model, base = resolve(spec.model, progress), resolve(spec.against, progress)
+    for source in (model, base):
+        _refuse_unfit(source.name, source.facts)
+    if model.facts.vocab != base.facts.vocab:
+        raise UsageError(
+            f"{spec.model} has {model.facts.vocab} tokens, {spec.against} has {base.facts.vocab}: they cannot be compared",
+            "give the checkpoint that the model was made from with --against",
+        )
+    bits = spec.bits or (int(model.facts.quantization.bits) if model.facts.quantization else 8)
+    host = detect()
+    device = f"cuda:{host.usable_gpus[0].index}" if host.usable_gpus and spec.device == "auto" else spec.device
+    device = "cpu" if device == "auto" else device
+    runtime = find_runtime(engine_for(model.facts), spec.engine_python)
+    how = Comparing(
+        text,
+        spec.quality,
+        runtime.python,
+        device,
+        dtype_of(base.facts, device),
+        threads_of(spec.threads, host),
+        spec.seed,
+    )
+    with tempfile.TemporaryDirectory(prefix="llmops-evaluate-") as work:
+        measured = compare(base.path, model.path, how, work=Path(work), progress=progress)
+    gate, findings = judge(measured.quality, thresholds(spec.quality, bits))
+    return EvaluateReport(
+        ok=gate.passed is True,
+        findings=findings,
+        model=spec.model,
+        against=spec.against,
+        bits=bits,
+        gate=gate,
+        comparison=measured,
+    )
+
+
+def engine_for(facts: ModelFacts) -> Engine:
+    """The engine whose environment can load a model: that of its format, else any that has transformers."""
+    kind = facts.quantization.quant_method if facts.quantization else ""
+    if kind == "compressed-tensors":
+        return ENGINES["llmcompressor"]
+    if kind == "bitsandbytes":
+        return ENGINES["bitsandbytes"]
+    if kind in ("gptq", "awq"):
+        return ENGINES["gptqmodel"]
+    return Engine("transformers", "transformers", "compare", own_environment=False, deterministic=True)
+
+
+def _refuse_unfit(name: str, facts: ModelFacts) -> None:
+    if facts.format != "hf":
+        raise UsageError(
+            f"{name} is not a model directory", "convert a GGUF file first: llmops convert gguf FILE -o DIR"
+        )
+    if not facts.complete:
+        broken = next((finding for finding in facts.findings if finding.severity == "error"), None)
+        raise UsageError(
+            f"{name}: {broken.message if broken else 'its weights are incomplete'}", "download the checkpoint again"
+        )
+    if not facts.tokenizer.present:
+        raise UsageError(f"{name} has no tokenizer", "copy tokenizer.json beside the weights")

@@ -1,0 +1,206 @@
+"""What is refused before any work, each with its remedy. Pure: it sees facts, never a file.
+
+Engines accept several of these silently (odd group sizes, too little text, a model that is quantised already) and die of
+others late and without a cause; every one is found here from the configuration and the headers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from llmops.checkpoint.facts import ModelFacts
+from llmops.errors import ExitCode
+from llmops.findings import Finding
+from llmops.hardware.host import Host
+from llmops.quantize.estimates import Estimate, to_quantise
+from llmops.quantize.material import TextFacts
+from llmops.quantize.methods import GROUP_SIZES, TARGETS, Method, target_refusal
+from llmops.quantize.options import FLOOR_TOKENS
+from llmops.quantize.refusals import Refusal
+from llmops.quantize.runtime import Runtime
+from llmops.quantize.spec import QuantizeSpec
+from llmops.units import format_size
+
+GOOD_TOKENS: Final = 128 * 512
+# Layers whose input is divided over tensor-parallel ranks, so that a group must fit into a rank's share.
+_ROW_PARALLEL: Final = re.compile(r"(?:^|\.)(?:o_proj|down_proj|out_proj|dense_4h_to_h|fc2|c_proj|w2|wo)$")
+
+
+def check_model(spec: QuantizeSpec, method: Method, facts: ModelFacts) -> Iterator[Refusal]:
+    """The checkpoint itself."""
+    if facts.format not in ("hf", "gguf"):
+        what = "a LoRA adapter" if facts.format == "lora" else f"a bare {facts.format} file"
+        yield Refusal("model-format", f"{spec.model} is {what}", "give the directory of a whole model")
+        return
+    if not facts.complete:
+        broken = next((f for f in facts.findings if f.severity == "error"), None)
+        text = broken.message if broken else "its weights are incomplete"
+        remedy = (broken.remedy if broken else None) or "download the checkpoint again"
+        yield Refusal("model-incomplete", f"{spec.model}: {text}", remedy)
+        return
+    if facts.quantization is not None and facts.format != "gguf":
+        yield Refusal(
+            "already-quantised",
+            f"{spec.model} is quantised already ({facts.quantization.method}, {facts.quantization.bits:g} bit)",
+            "start from the original, unquantised checkpoint",
+        )
+    if not facts.is_generative:
+        yield Refusal(
+            "architecture", f"{facts.architecture} generates no text", "give a causal language model (…ForCausalLM)"
+        )
+    if not facts.tokenizer.present:
+        yield Refusal(
+            "tokenizer",
+            f"{spec.model} has no tokenizer",
+            "copy tokenizer.json and tokenizer_config.json beside the weights",
+        )
+    if method.calibrated and 0 < facts.context_length < spec.seq_len:
+        yield Refusal(
+            "seq-len",
+            f"--seq-len {spec.seq_len} is longer than the model's context of {facts.context_length}",
+            f"use --seq-len {facts.context_length} or less",
+        )
+    if spec.gate and 0 < facts.context_length < spec.quality.chunk_tokens:
+        yield Refusal(
+            "chunk-tokens",
+            f"--chunk-tokens {spec.quality.chunk_tokens} is longer than the model's context of {facts.context_length}",
+            f"use --chunk-tokens {facts.context_length} or less",
+        )
+    yield from check_shapes(spec, method, facts)
+
+
+def check_shapes(spec: QuantizeSpec, method: Method, facts: ModelFacts) -> Iterator[Refusal]:
+    """Groups against every layer's width, whole and divided over tensor-parallel ranks."""
+    layers = to_quantise(facts)
+    if not layers:
+        yield Refusal("architecture", f"{facts.architecture} has no linear layer to quantise", "check the checkpoint")
+    if not method.grouped or spec.group_size not in GROUP_SIZES:
+        return
+    for degree in sorted(set(spec.tensor_parallel)):
+        for layer in layers:
+            split = degree if degree > 0 and _ROW_PARALLEL.search(layer.name) else 1
+            width = layer.in_features
+            group = width if spec.group_size == -1 else spec.group_size
+            if width % (split if spec.group_size == -1 else group * split):
+                share = f" on {degree} ranks" if split > 1 else ""
+                yield Refusal(
+                    "group-size",
+                    f"{layer.name} has {width} inputs{share}, which groups of {group} do not divide",
+                    _smaller_group(facts, spec.tensor_parallel),
+                )
+                break
+
+
+def _smaller_group(facts: ModelFacts, degrees: tuple[int, ...]) -> str:
+    layers = to_quantise(facts)
+    for group in (128, 64, 32):
+        if all(
+            layer.in_features % (group * (degree if _ROW_PARALLEL.search(layer.name) else 1)) == 0
+            for layer in layers
+            for degree in degrees
+            if degree > 0
+        ):
+            return f"use --group-size {group}"
+    return "use --group-size -1 (one scale a row), or --method bnb-nf4"
+
+
+def check_engine(facts: ModelFacts, runtime: Runtime) -> Iterator[Refusal]:
+    """Whether the engine and its transformers know the architecture."""
+    kind = facts.model_type
+    if facts.config.get("auto_map") and kind not in runtime.model_types:
+        yield Refusal(
+            "remote-code",
+            f"{facts.name} needs code from its own repository, which llmops does not run",
+            "use a model whose architecture transformers has",
+        )
+    elif runtime.model_types and kind not in runtime.model_types:
+        yield Refusal(
+            "architecture",
+            f"transformers {runtime.version('transformers')} does not know the model type {kind!r}",
+            "check model_type in config.json, or install a newer engine",
+        )
+    elif runtime.engine_model_types and kind not in runtime.engine_model_types:
+        yield Refusal(
+            "architecture",
+            f"{runtime.engine} {runtime.version(runtime.engine)} has no definition of the model type {kind!r}",
+            "use --method bnb-nf4, or --engine llmcompressor",
+        )
+
+
+def check_text(method: Method, text: TextFacts | None) -> Iterator[Refusal]:
+    """Calibration text that cannot be enough whatever the tokenizer: no token is shorter than a byte."""
+    if method.calibrated and text is not None and text.size_bytes < FLOOR_TOKENS:
+        yield Refusal(
+            "calibration-too-short",
+            f"--calibration {text.name} holds {text.size_bytes} bytes of text; at least {FLOOR_TOKENS} tokens are needed",
+            "add text, or use --calibration builtin:ja-en",
+        )
+
+
+def check_machine(
+    spec: QuantizeSpec, method: Method, host: Host, need: Estimate, *, free_disk_bytes: int, device: str
+) -> Iterator[Refusal]:
+    """The target, memory and disk."""
+    machine = ExitCode.MACHINE
+    if spec.target in TARGETS:
+        refusal = target_refusal(method, spec.target, host)
+        if refusal:
+            yield Refusal("target", refusal[0], refusal[1])
+    if device.startswith("cuda"):
+        index = int(device.partition(":")[2] or 0)
+        gpu = next((g for g in host.usable_gpus if g.index == index), None)
+        if gpu is None:
+            yield Refusal("device", f"there is no usable GPU for --device {device}", "use --device cpu", machine)
+        elif gpu.free_bytes < need.before_bytes:
+            yield Refusal(
+                "gpu-memory",
+                f"{gpu.name} has {format_size(gpu.free_bytes)} free, the model alone is {format_size(need.before_bytes)}",
+                "stop what uses the GPU, or use --device cpu",
+                machine,
+            )
+    if host.memory.available_bytes < need.memory_bytes:
+        yield Refusal(
+            "memory",
+            f"about {format_size(need.memory_bytes)} of memory are needed, {format_size(host.memory.available_bytes)} are free",
+            "stop other programs, lower --samples, or use --method bnb-nf4",
+            machine,
+        )
+    if free_disk_bytes < need.disk_bytes:
+        yield Refusal(
+            "disk",
+            f"about {format_size(need.disk_bytes)} of disk are needed at {spec.out.parent}, {format_size(free_disk_bytes)} are free",
+            "free some space, or choose another --out",
+            machine,
+        )
+
+
+def warnings(spec: QuantizeSpec, method: Method, text: TextFacts | None, host: Host) -> tuple[Finding, ...]:
+    """What does not stop the work but will matter."""
+    found: list[Finding] = []
+    if method.calibrated and spec.samples * spec.seq_len < GOOD_TOKENS:
+        found.append(
+            Finding(
+                "calibration-small",
+                "warning",
+                f"{spec.samples * spec.seq_len} tokens of calibration; {GOOD_TOKENS} are recommended",
+                "use --samples 128 --seq-len 512 for a model that is to be served",
+            )
+        )
+    if method.calibrated and text is not None and text.name.startswith("builtin:"):
+        found.append(
+            Finding(
+                "calibration-builtin",
+                "note",
+                "the built-in text is general Japanese and English; text like your own requests calibrates better",
+                "give --calibration FILE.jsonl with a few hundred of your own prompts and answers",
+            )
+        )
+    if not method.vllm_on_cpu and not host.usable_gpus:
+        found.append(Finding("target", "note", f"vLLM on a CPU cannot load {method.name}; transformers can", None))
+    if spec.desc_act and max(spec.tensor_parallel) > 1:
+        found.append(
+            Finding("desc-act", "warning", "activation order is slow to serve on several GPUs", "leave --desc-act out")
+        )
+    return tuple(found)
