@@ -13,7 +13,25 @@ from llmops import __version__
 from llmops.errors import ExitCode, UsageError
 
 # Each module defines ``register(app)``. A test imports every one and checks that none brings a heavy library.
-VERBS: Final = ("inspect", "convert", "gpus", "export", "engines", "callers", "keys", "tokens", "config", "serve", "bench", "gateway", "diagnose")
+VERBS: Final = (
+    "run",
+    "recipes",
+    "inspect",
+    "convert",
+    "quantize",
+    "evaluate",
+    "export",
+    "serve",
+    "bench",
+    "diagnose",
+    "gateway",
+    "callers",
+    "keys",
+    "tokens",
+    "engines",
+    "gpus",
+    "config",
+)
 
 app = typer.Typer(
     name="llmops",
@@ -50,7 +68,7 @@ def main() -> None:
     if os.environ.get("_LLMOPS_COMPLETE"):
         app()
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="llmops")
     except typer.Exit as stop:
         code = stop.exit_code
     except typer.Abort:

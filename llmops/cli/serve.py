@@ -1,0 +1,88 @@
+"""``llmops serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from llmops.cli import options as opt
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        "serve",
+        epilog="Example: llmops serve ./SmolLM2-135M --port 8000 -- --seed 1",
+        context_settings={"allow_extra_args": True},
+    )(serve)
+
+
+def serve(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint directory or a .gguf file")],
+    engine: Annotated[
+        Literal["auto", "llamacpp", "transformers", "vllm"], typer.Option(help="auto: by file and hardware")
+    ] = "auto",
+    name: Annotated[str | None, typer.Option(help="The model name that clients use")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 picks a free one")] = 8000,
+    max_model_len: Annotated[int | None, typer.Option(metavar="N", help="Longest prompt plus answer, tokens")] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(metavar="N", help="Requests in a batch")] = None,
+    dtype: Annotated[Literal["auto", "bfloat16", "float16", "float32"], typer.Option()] = "auto",
+    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads; default: the free cores")] = None,
+    kv_cache_gib: Annotated[float | None, typer.Option(metavar="GIB", help="KV cache memory on the CPU")] = None,
+    gpu_memory_utilization: Annotated[float | None, typer.Option(metavar="SHARE")] = None,
+    tensor_parallel: Annotated[int | None, typer.Option(metavar="N", help="GPUs that share one copy")] = None,
+    lora: Annotated[list[str] | None, typer.Option(metavar="NAME=DIR", help="Adapter; repeatable; vllm")] = None,
+    max_lora_rank: Annotated[int | None, typer.Option(metavar="N")] = None,
+    eager: Annotated[bool | None, typer.Option("--eager/--compile", help="vllm; default: eager on the CPU")] = None,
+    chat_template: Annotated[Path | None, typer.Option(metavar="FILE", help="Instead of the model's own")] = None,
+    engine_python: Annotated[Path | None, typer.Option(metavar="PYTHON", help="Interpreter of the engine")] = None,
+    api_key_env: Annotated[str | None, typer.Option(metavar="VAR", help="Variable with the clients' key")] = None,
+    ready_timeout: Annotated[float | None, typer.Option(metavar="S", help="Default: by size and engine")] = None,
+    ready_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Written when requests can be sent")] = None,
+    log: Annotated[Path | None, typer.Option(metavar="FILE", help="The engine's output")] = None,
+    dry_run: opt.DryRun = False,
+    json: opt.Json = False,
+    report: opt.ReportFiles = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Serve a model over OpenAI's API until Ctrl-C; flags after -- go to the engine"""
+    from llmops import serve as package
+    from llmops.cli import output
+
+    values: dict[str, Any] = {
+        "model": model,
+        "engine": engine,
+        "name": name,
+        "host": host,
+        "port": port,
+        "max_model_len": max_model_len,
+        "max_num_seqs": max_num_seqs,
+        "dtype": dtype,
+        "threads": threads,
+        "kv_cache_gib": kv_cache_gib,
+        "gpu_memory_utilization": gpu_memory_utilization,
+        "tensor_parallel": tensor_parallel,
+        "loras": tuple(lora or ()),
+        "max_lora_rank": max_lora_rank,
+        "enforce_eager": eager,
+        "chat_template": chat_template,
+        "engine_python": engine_python,
+        "api_key_env": api_key_env,
+        "ready_timeout_s": ready_timeout,
+        "log": log,
+        "extra": tuple(context.args),
+    }
+    output.run(
+        "serve",
+        lambda progress: package.serve(package.spec_from(values), progress, dry_run=dry_run, ready_file=ready_file),
+        package.view,
+        json=json,
+        report=report,
+        quiet=quiet,
+        verbose=verbose,
+    )

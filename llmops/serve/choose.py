@@ -1,0 +1,90 @@
+"""Which engine serves a model, and why; and what an engine cannot serve, said before it is started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from llmops.checkpoint.facts import ModelFacts
+from llmops.errors import MachineError, UsageError
+from llmops.planning.types import EngineName
+from llmops.serve.spec import EngineChoice
+
+# vLLM 0.32's CPU attention; with another one it reports healthy and dies on the first request.
+VLLM_CPU_HEAD_DIMS: Final = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An engine and the sentence that says why."""
+
+    engine: EngineName
+    reason: str
+
+
+def choose_engine(facts: ModelFacts, wanted: EngineChoice, *, gpus: int) -> Choice:
+    """Pick the engine.
+
+    Args:
+        facts: Of the model.
+        wanted: The user's choice, or ``auto``.
+        gpus: Usable GPUs on this machine.
+
+    Raises:
+        UsageError: The engine cannot serve a model of this kind.
+        MachineError: It could, on another machine.
+    """
+    _refuse_unservable(facts)
+    choice = _pick(facts, gpus) if wanted == "auto" else Choice(wanted, "asked for with --engine")
+    if choice.engine == "vllm":
+        _check_vllm(facts, gpus)
+    if (facts.format == "gguf") != (choice.engine == "llamacpp"):
+        kind = "a .gguf file" if facts.format == "gguf" else "a Hugging Face checkpoint"
+        right = "llamacpp" if facts.format == "gguf" else "transformers or --engine vllm"
+        raise UsageError(f"the engine {choice.engine} cannot serve {kind}", f"--engine {right}")
+    return choice
+
+
+def _pick(facts: ModelFacts, gpus: int) -> Choice:
+    if facts.format == "gguf":
+        return Choice("llamacpp", "a .gguf file runs on llama.cpp")
+    if gpus:
+        return Choice("vllm", f"this machine has {gpus} usable GPU{'s' if gpus > 1 else ''}")
+    return Choice("transformers", "no GPU here, and it needs nothing beside llmops; --engine vllm serves more at once")
+
+
+def _refuse_unservable(facts: ModelFacts) -> None:
+    if facts.format == "lora":
+        base = facts.lora.base_model if facts.lora else None
+        raise UsageError(
+            f"{facts.path} is a LoRA adapter, not a model",
+            f"llmops serve {base or 'BASE'} --engine vllm --lora NAME={facts.path}",
+        )
+    if facts.format not in ("hf", "gguf"):
+        raise UsageError(
+            f"{facts.path} is a {facts.format} file; an engine needs a checkpoint directory or a .gguf file"
+        )
+    if not facts.is_generative:
+        raise UsageError(
+            f"{facts.architecture} does not generate text",
+            "export it and serve it with Triton: llmops export --help",
+        )
+    if facts.format == "hf" and not facts.tokenizer.present:
+        raise UsageError(
+            f"{facts.path} has no tokenizer files", "copy tokenizer.json and tokenizer_config.json beside the weights"
+        )
+
+
+def _check_vllm(facts: ModelFacts, gpus: int) -> None:
+    quantized = facts.quantization
+    if quantized is not None and quantized.quant_method == "bitsandbytes":
+        raise UsageError("vLLM does not read bitsandbytes checkpoints", "--engine transformers, or quantise with gptq")
+    if gpus:
+        return
+    bad = sorted({group.head_dim for group in facts.groups if group.kind in ("full", "sliding", "chunked")}
+                 - set(VLLM_CPU_HEAD_DIMS))  # fmt: skip
+    if bad:
+        raise MachineError(
+            f"vLLM's CPU attention does not take head_dim {bad[0]}; it takes {', '.join(map(str, VLLM_CPU_HEAD_DIMS))}",
+            "--engine transformers",
+        )

@@ -1,0 +1,81 @@
+"""Why an engine died: the one place where serving asks the diagnosis."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from llmops.diagnosis import Cause, diagnose_files
+from llmops.errors import LlmopsError, OutsideError
+from llmops.findings import Finding
+from llmops.process import tail
+from llmops.serve.ready import EngineEndedError
+
+
+class EngineFailedError(OutsideError):
+    """An engine that died, with what its log says.
+
+    Attributes:
+        cause: The likeliest cause; None when the log does not tell.
+        findings: Go into the JSON document of the failure.
+        data: Likewise.
+    """
+
+    def __init__(self, message: str, hint: str, cause: Cause | None, log: Path, exit_code: int) -> None:
+        super().__init__(message, hint)
+        self.cause = cause
+        self.log = log
+        self.findings = (_finding(cause, message),)
+        self.data = {
+            "log": str(log),
+            "engine_exit_code": exit_code,
+            "cause": cause.cause if cause else None,
+            "confidence": cause.confidence if cause else None,
+            "evidence": [{"line": line.line, "text": line.text} for line in cause.evidence] if cause else [],
+        }
+
+
+def explain(engine: str, error: EngineEndedError, log: Path) -> EngineFailedError:
+    """The error to show: cause, the line that proves it, and what to do."""
+    try:
+        cause = diagnose_files([log]).top
+    except (LlmopsError, OSError):
+        cause = None
+    how = _ending(error.exit_code)
+    if cause is None:
+        last = _last_words(log)
+        message = f"{engine} {how} during its {error.when}{f': {last}' if last else ''}"
+        return EngineFailedError(message, f"the log is {log}", None, log, error.exit_code)
+    evidence = f' (line {cause.evidence[0].line}: "{_short(cause.evidence[0].text)}")' if cause.evidence else ""
+    message = f"{engine} {how}: {cause.title}{evidence}"
+    fix = cause.fixes[0] if cause.fixes else None
+    advice = f"{fix.title}{f': {fix.command}' if fix.command else ''}; " if fix else ""
+    return EngineFailedError(message, f"{advice}the log is {log}", cause, log, error.exit_code)
+
+
+def _ending(code: int) -> str:
+    if code > 128:
+        try:
+            return f"was ended by {signal.Signals(code - 128).name}"
+        except ValueError:
+            pass
+    return f"ended with exit code {code}"
+
+
+def _last_words(log: Path) -> str:
+    """The last line that looks like an error, else the last line."""
+    lines = [line.strip() for line in tail(log, 200) if line.strip()]
+    errors = [line for line in lines if "Error" in line or "ERROR" in line or "error:" in line]
+    return _short((errors or lines or [""])[-1])
+
+
+def _short(text: str, most: int = 160) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _finding(cause: Cause | None, message: str) -> Finding:
+    if cause is None:
+        return Finding("engine-ended", "error", message)
+    fix = cause.fixes[0] if cause.fixes else None
+    return Finding(cause.cause, "error", cause.title, (fix.command or fix.title) if fix else None)

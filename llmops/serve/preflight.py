@@ -1,0 +1,83 @@
+"""What can be known to fail before anything is started."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import psutil
+
+from llmops.checkpoint.facts import ModelFacts
+from llmops.errors import MachineError, UsageError
+from llmops.serve.spec import ServeSpec
+
+
+def check_files(spec: ServeSpec, facts: ModelFacts) -> None:
+    """Refuse damaged weights, adapters and templates that are not there, and a key that is not set.
+
+    Raises:
+        UsageError: One of them.
+    """
+    damage = next((finding for finding in facts.findings if finding.severity == "error"), None)
+    if damage is not None:
+        raise UsageError(f"{facts.path}: {damage.message}", damage.remedy or f"llmops inspect {facts.path}")
+    if not facts.complete:
+        raise UsageError(f"{facts.path}: the weights are not complete", f"llmops inspect {facts.path}")
+    for lora in spec.loras:
+        if not (Path(lora.path) / "adapter_config.json").is_file():
+            raise UsageError(
+                f"--lora {lora.name}: there is no adapter in {lora.path}", "give a PEFT adapter's directory"
+            )
+    if spec.chat_template is not None and not spec.chat_template.is_file():
+        raise UsageError(f"--chat-template: there is no file {spec.chat_template}", "give a jinja file")
+    if spec.api_key_env is not None and not os.environ.get(spec.api_key_env):
+        raise UsageError(f"the variable {spec.api_key_env} is not set", f"export {spec.api_key_env}=…")
+
+
+def free_port(host: str, port: int) -> int:
+    """The port itself when it can be bound, or any free one for 0.
+
+    Raises:
+        UsageError: ``host`` is no address of this machine.
+        MachineError: The port is taken, or needs rights.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As the servers do: a port whose last owner has just ended can be taken again at once.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except socket.gaierror as error:
+            raise UsageError(f"--host {host}: no such address", "127.0.0.1 for this machine only") from error
+        except OSError as error:
+            raise _cannot_bind(host, port, error) from error
+        return int(probe.getsockname()[1])
+
+
+def _cannot_bind(host: str, port: int, error: OSError) -> MachineError | UsageError:
+    if error.errno == errno.EADDRINUSE:
+        owner = port_owner(port)
+        return MachineError(f"port {port} is taken{f' by {owner}' if owner else ''}", "--port 0 picks a free one")
+    if error.errno == errno.EACCES:
+        return MachineError(f"port {port} needs root", "choose one above 1023, or --port 0")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return UsageError(f"--host {host} is not an address of this machine", "127.0.0.1 for this machine only")
+    return MachineError(f"cannot listen on {host}:{port}: {error.strerror}", "--port 0 picks a free one")
+
+
+def port_owner(port: int) -> str | None:
+    """``name (pid N)`` of the process that listens on a port, where this user may know."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and connection.laddr
+                and connection.laddr.port == port
+                and connection.pid
+            ):
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except (psutil.Error, OSError):
+        return None
+    return None

@@ -1,0 +1,138 @@
+"""A server from its launch to its end, as a context manager. Leaving it leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from llmops.errors import OutsideError
+from llmops.hardware import Host, detect
+from llmops.process import Child, Command
+from llmops.process import start as start_child
+from llmops.progress import Progress
+from llmops.serve.decide import Decision, decide
+from llmops.serve.explain import explain
+from llmops.serve.launch import API_KEY_VARIABLE
+from llmops.serve.ready import EngineEndedError, Readiness, wait_ready
+from llmops.serve.spec import ServeSpec
+from llmops.settings import settings
+from llmops.units import format_duration
+
+KEPT_LOGS: Final = 20
+STOP_GRACE_S: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that has answered its first request.
+
+    Attributes:
+        url: Without ``/v1``.
+        model_name: What clients put into ``model``.
+        ready_s: From the launch to the first answer.
+        pid: Of the process group's guard.
+        kv_tokens: Tokens of KV cache as the engine says; None when it does not.
+    """
+
+    url: str
+    model_name: str
+    engine: str
+    log_path: Path
+    ready_s: float
+    pid: int
+    kv_tokens: int | None
+    decision: Decision = field(repr=False)
+    child: Child = field(repr=False, compare=False)
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for the engine's end; its exit code, or None when the time is up."""
+        return self.child.wait(timeout_s)
+
+    def why_ended(self) -> OutsideError:
+        """The explained error of an engine that has ended."""
+        error = EngineEndedError(self.child.returncode or 0, "serving")
+        return explain(self.engine, error, self.log_path)
+
+
+@contextmanager
+def start(spec: ServeSpec, progress: Progress, host: Host | None = None) -> Iterator[RunningServer]:
+    """Serve a model for the time of the block.
+
+    Args:
+        spec: What to serve.
+        progress: Told of each phase of the start.
+        host: The machine; detected when None.
+
+    Raises:
+        UsageError: The model or an option is wrong; nothing was started.
+        MachineError: This machine cannot: engine, port, memory; nothing was started.
+        OutsideError: The engine died or was not ready in time; with the cause from its log where one is known.
+    """
+    progress.phase(f"planning {spec.served_name}")
+    decision = decide(spec, host or detect())
+    with launched(spec, decision, progress) as server:
+        yield server
+
+
+@contextmanager
+def launched(spec: ServeSpec, decision: Decision, progress: Progress) -> Iterator[RunningServer]:
+    """The second half of :func:`start`, for a decision that was shown before."""
+    log = spec.log or new_log(decision)
+    key = os.environ.get(spec.api_key_env) if spec.api_key_env else None
+    progress.note(f"{decision.engine}: {decision.choice.reason}; log: {log}")
+    progress.phase(f"starting {decision.engine}")
+    with start_child(_command(decision, log, key)) as child:
+        try:
+            ready = wait_ready(child, decision.launch, log, progress, key)
+        except EngineEndedError as error:
+            raise explain(decision.engine, error, log) from error
+        yield _running(decision, log, child, ready)
+
+
+def _running(decision: Decision, log: Path, child: Child, ready: Readiness) -> RunningServer:
+    return RunningServer(
+        url=decision.launch.url,
+        model_name=decision.launch.model_name,
+        engine=decision.engine,
+        log_path=log,
+        ready_s=ready.ready_s,
+        pid=child.pid,
+        kv_tokens=ready.kv_tokens,
+        decision=decision,
+        child=child,
+    )
+
+
+def _command(decision: Decision, log: Path, key: str | None) -> Command:
+    env = dict(decision.launch.env)
+    if key is not None:
+        # Each engine's own way to take the key without showing it in its argv.
+        env["VLLM_API_KEY" if decision.engine == "vllm" else API_KEY_VARIABLE] = key
+    return Command(decision.launch.argv, log, env, grace_s=STOP_GRACE_S)
+
+
+def new_log(decision: Decision) -> Path:
+    """A fresh name in the state directory; the oldest logs go."""
+    directory = settings().state_dir / "serve"
+    directory.mkdir(parents=True, exist_ok=True)
+    for old in sorted(directory.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-KEPT_LOGS]:
+        old.unlink(missing_ok=True)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", decision.launch.model_name)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return directory / f"{name}-{decision.engine}-{stamp}-{os.getpid()}.log"
+
+
+def describe_ready(server: RunningServer) -> tuple[str, ...]:
+    """What a person needs to use the server, a line each."""
+    body = f'{{"model": "{server.model_name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    return (
+        f"ready after {format_duration(server.ready_s)}: {server.url}/v1  model: {server.model_name}",
+        f"try: curl {server.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",
+        f"log: {server.log_path}  stop: Ctrl-C",
+    )

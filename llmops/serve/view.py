@@ -1,0 +1,45 @@
+"""A serve report for people."""
+
+from __future__ import annotations
+
+import shlex
+
+from llmops.report.document import Block, Code, Document, Facts, Heading, Text
+from llmops.serve.serve import ServeReport
+from llmops.units import format_duration, format_size
+
+
+def view(report: ServeReport) -> Document:
+    """What was decided, why, and how it went."""
+    decision, plan = report.decision, report.decision.plan
+    facts = [
+        (
+            "model",
+            f"{decision.launch.model_name} ({decision.facts.architecture}, {format_size(decision.facts.size_bytes)})",
+        ),
+        ("engine", f"{decision.engine}: {decision.choice.reason}"),
+        ("address", decision.launch.url + "/v1"),
+        ("context", f"{plan.max_model_len} tokens, up to {plan.max_num_seqs} requests at once"),
+    ]
+    if plan.threads is not None:
+        facts.append(("threads", str(plan.threads)))
+    if report.log is not None:
+        facts.append(("log", str(report.log)))
+    if report.ready_s is not None and report.served_s is not None:
+        facts.append(("ready after", format_duration(report.ready_s)))
+        facts.append(("served for", format_duration(report.served_s)))
+    blocks: list[Block] = [Facts(tuple(facts))]
+    if report.log is None:
+        blocks += _dry_run(report)
+        return Document(f"serve {decision.launch.model_name}", tuple(blocks), Text("nothing was started", "dim"))
+    return Document(
+        f"serve {decision.launch.model_name}", tuple(blocks), Text("stopped; nothing is left running", "good")
+    )
+
+
+def _dry_run(report: ServeReport) -> list[Block]:
+    launch = report.decision.launch
+    env = " ".join(f"{name}={shlex.quote(value)}" for name, value in launch.env.items() if value is not None)
+    blocks: list[Block] = [Text(f"- {reason}") for reason in report.decision.plan.reasons]
+    blocks += [Heading("would run"), Code(f"{env} \\\n{shlex.join(launch.argv)}", "sh")]
+    return blocks
