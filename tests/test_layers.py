@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "llmops"
 ROWS = {
     6: {"cli", "__main__", "docs"},
     5: {"pipeline", "config_report"},
-    4: {"quantize", "export", "serve", "bench", "gateway"},
+    4: {"quantize", "export", "serve", "bench", "gateway", "deploy"},
     3: {"diagnosis"},
     2: {"planning"},
     1: {

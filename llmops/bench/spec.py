@@ -44,8 +44,8 @@ def _levels(value: object) -> object:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-Length = Annotated[tuple[int, int], BeforeValidator(_length)]
+Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=float | str), Field(gt=0)]
+Length = Annotated[tuple[int, int], BeforeValidator(_length, json_schema_input_type=int | str | tuple[int, int])]
 
 
 class BenchSpec(BaseModel):
@@ -78,7 +78,9 @@ class BenchSpec(BaseModel):
     ramp: Seconds | None = Field(None, description="Grow to the load over this time, which is not measured")
     trace: Path | None = Field(None, description="JSON lines: when to send what")
     trace_speed: float = Field(1.0, gt=0)
-    sweep: Annotated[tuple[float, ...], BeforeValidator(_levels)] = Field((), description="Levels of the load")
+    sweep: Annotated[tuple[float, ...], BeforeValidator(_levels, json_schema_input_type=str | tuple[float, ...])] = (
+        Field((), description="Levels of the load")
+    )
     find_max: Literal["concurrency", "rate"] | None = None
     cold: bool = Field(False, description="A new connection for each request, inside its latency")
 
@@ -87,7 +89,9 @@ class BenchSpec(BaseModel):
     language: Literal["en", "ja"] = "en"
     dataset: Path | None = Field(None, description="ShareGPT JSON, JSON lines or a text file of prompts")
     turns: int = Field(1, ge=1, le=100, description="Requests of one conversation")
-    think: Annotated[float, BeforeValidator(_seconds), Field(ge=0)] = Field(0.0, description="Pause between turns")
+    think: Annotated[float, BeforeValidator(_seconds, json_schema_input_type=float | str), Field(ge=0)] = Field(
+        0.0, description="Pause between turns"
+    )
     prefix_groups: int = Field(0, ge=0, description="How many different shared prefixes")
     prefix_tokens: int = Field(0, ge=0, description="Length of a shared prefix")
 

@@ -54,6 +54,7 @@ def run(
     work: Callable[[Progress], R],
     view: Callable[[R], Document],
     *,
+    brief: Callable[[R], Document] | None = None,
     json: bool = False,
     report: list[Path] | None = None,
     quiet: bool = False,
@@ -65,6 +66,7 @@ def run(
         verb: Name of the command, used in the JSON schema name.
         work: Called with a progress sink; returns the report.
         view: Pure function from the report to a document for people.
+        brief: The same for the terminal, where the whole document is too long for one.
         json: Print one JSON document instead of the table.
         report: Files to write, format by suffix.
         quiet: No progress.
@@ -73,16 +75,18 @@ def run(
     mode = Mode(verb, json, tuple(report or ()), quiet, verbose)
     _configure_logging(mode)
     _raise_on_signals()
-    raise SystemExit(int(_guarded(mode, work, view)))
+    raise SystemExit(int(_guarded(mode, work, view, brief or view)))
 
 
-def _guarded(mode: Mode, work: Callable[[Progress], R], view: Callable[[R], Document]) -> ExitCode | int:
+def _guarded(
+    mode: Mode, work: Callable[[Progress], R], view: Callable[[R], Document], brief: Callable[[R], Document]
+) -> ExitCode | int:
     try:
         _refuse_unknown_report_suffix(mode.reports)
         with stdout_is_stderr() as stdout_fd:
             result = _with_progress(mode, work)
         with os.fdopen(os.dup(stdout_fd), "w", encoding="utf-8") as stdout:
-            _emit(mode, result, view, stdout)
+            _emit(mode, result, view(result), brief(result), stdout)
         os.close(stdout_fd)
     except LlmopsError as error:
         return fail(mode, error)
@@ -132,16 +136,15 @@ def _with_progress(mode: Mode, work: Callable[[Progress], R]) -> R:
         return work(sink)
 
 
-def _emit(mode: Mode, report: Report, view: Callable[[Any], Document], stdout: Any) -> None:
+def _emit(mode: Mode, report: Report, document: Document, brief: Document, stdout: Any) -> None:
     from llmops.report import files, github
 
-    document = view(report)
     if mode.json:
         stdout.write(mask(files.envelope(mode.verb, report)) + "\n")
     else:
         from llmops.report.terminal import render
 
-        stdout.write(mask(render(document, color=_color(stdout), width=_width(stdout))))
+        stdout.write(mask(render(brief, color=_color(stdout), width=_width(stdout))))
     stdout.flush()
     for path in mode.reports:
         files.write(path, mode.verb, report, document)

@@ -39,6 +39,11 @@ def data_of(report: Report) -> Any:
     return {f.name: getattr(report, f.name) for f in fields(cast("Any", report)) if f.name not in ("ok", "findings")}
 
 
+def plain_data(report: Report) -> Any:
+    """``data_of`` as plain dicts, lists, numbers and strings, just as a reader of the JSON document gets it."""
+    return msgspec.json.decode(msgspec.json.encode(data_of(report), enc_hook=_plain))
+
+
 def write(path: Path, verb: str, report: Report, document: Document) -> None:
     """Write ``report`` to ``path`` in the format of its suffix, whole or not at all."""
     contents = {
