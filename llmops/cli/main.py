@@ -21,6 +21,8 @@ VERBS: Final = (
     "quantize",
     "evaluate",
     "export",
+    "build",
+    "plan",
     "serve",
     "bench",
     "diagnose",

@@ -1,0 +1,137 @@
+"""Numbers that change between engine versions, each with where it comes from.
+
+Rows hold from their version until the next row. Add a row instead of changing one: a plan for an old engine must not
+change when a new one appears.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from llmops.errors import UsageError
+
+Version = tuple[int, int, int]
+# Planned for when the user names no version: the newest row that logs confirm.
+DEFAULT_VERSION: Final = "0.19.0"
+NEWEST_CHECKED: Final = (0, 19, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Memory behaviour of vLLM from one version on.
+
+    Attributes:
+        sampler_bytes: Bytes a (sequence x vocabulary entry) at the warm-up's peak, logits in the model's type not counted.
+        non_torch_gib: Memory outside PyTorch (context growth, NCCL): on one GPU, with tensor parallelism, with
+            pipeline parallelism only.
+        start_gib: Memory used before the engine measures what is free: on one GPU, with several.
+        graphs_subtracted: Whether the CUDA graph estimate is taken from the KV cache's share.
+        profile_whole_context: Whether the warm-up prefills the whole context at once (engine V0).
+        default_utilization: The engine's own default of gpu_memory_utilization.
+        large_gpu_seqs: Default max_num_seqs of the API server on GPUs of 70 GiB and more.
+    """
+
+    since: Version
+    sampler_bytes: float
+    non_torch_gib: tuple[float, float, float]
+    start_gib: tuple[float, float]
+    graphs_subtracted: bool
+    profile_whole_context: bool
+    default_utilization: float
+    large_gpu_seqs: int
+    source: str
+
+
+_ROWS: Final = (
+    Coefficients(
+        (0, 0, 0), 38.4, (0.16, 0.55, 0.16), (0.5, 0.7), graphs_subtracted=False, profile_whole_context=True,
+        default_utilization=0.9, large_gpu_seqs=256,
+        source="vLLM 0.6-0.8 (engine V0) start-up logs on H100 and RTX 3090",
+    ),
+    Coefficients(
+        (0, 8, 5), 38.4, (0.13, 0.55, 0.13), (0.5, 1.0), graphs_subtracted=False, profile_whole_context=False,
+        default_utilization=0.9, large_gpu_seqs=1024,
+        source="vLLM 0.11.0 start-up logs on H100, 5 models",
+    ),
+    Coefficients(
+        (0, 17, 0), 12.95, (0.25, 2.13, 0.07), (0.51, 1.55), graphs_subtracted=False, profile_whole_context=False,
+        default_utilization=0.9, large_gpu_seqs=1024,
+        source="vLLM 0.19.0 debug logs on H100, 25 starts of 12 models",
+    ),
+    Coefficients(
+        (0, 21, 0), 12.95, (0.25, 2.13, 0.07), (0.51, 1.55), graphs_subtracted=True, profile_whole_context=False,
+        default_utilization=0.92, large_gpu_seqs=1024,
+        source="vLLM 0.19.0 debug logs, with the CUDA graph estimate subtracted as 0.21 and later do",
+    ),
+)  # fmt: skip
+
+
+def coefficients(version: str | None) -> Coefficients:
+    """The row for an engine version such as ``0.19.0``, ``v0.11`` or ``0.8 V0``.
+
+    Raises:
+        UsageError: The text is no version.
+    """
+    wanted = parse_version(version or DEFAULT_VERSION)
+    row = max((row for row in _ROWS if row.since <= wanted), key=lambda row: row.since)
+    if version and re.search(r"\bV0\b", version):
+        return _ROWS[0]
+    if version and re.search(r"\bV1\b", version) and row is _ROWS[0]:
+        return _ROWS[1]
+    return row
+
+
+def parse_version(text: str) -> Version:
+    """``0.19.0`` as three numbers.
+
+    Raises:
+        UsageError: The text is no version.
+    """
+    match = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    if match is None:
+        raise UsageError(f"{text!r} is no engine version", "write it as 0.19.0")
+    return int(match[1]), int(match[2]), int(match[3] or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """The lowest compute capability on which a kind of quantised model runs, from an engine version on."""
+
+    method: str
+    since: Version
+    capability: tuple[int, int]
+    note: str
+
+
+# From vLLM's quantisation hardware table and the capability checks in its logs.
+FLOORS: Final = (
+    Floor("gptq", (0, 0, 0), (7, 0), "Marlin kernels from 8.0 on"),
+    Floor("awq", (0, 0, 0), (7, 5), "Marlin kernels from 8.0 on"),
+    Floor("w4a16", (0, 0, 0), (8, 0), "Marlin"),
+    Floor("w4a16", (0, 12, 0), (7, 5), "Marlin"),
+    Floor("w8a16", (0, 0, 0), (8, 0), "Marlin"),
+    Floor("w8a8", (0, 0, 0), (7, 5), "int8 tensor cores"),
+    Floor("fp8", (0, 0, 0), (8, 9), "8-bit float tensor cores"),
+    Floor("fp8", (0, 6, 0), (8, 0), "weight-only through Marlin below 8.9"),
+    Floor("fp8", (0, 13, 0), (7, 5), "weight-only through Marlin below 8.9"),
+    Floor("nf4", (0, 0, 0), (7, 0), "bitsandbytes"),
+    Floor("fp4", (0, 0, 0), (7, 0), "bitsandbytes"),
+    Floor("int8", (0, 0, 0), (7, 5), "bitsandbytes"),
+    Floor("mxfp4", (0, 0, 0), (8, 0), "Marlin below 9.0"),
+    Floor("nvfp4", (0, 0, 0), (10, 0), "4-bit float tensor cores"),
+    Floor("nvfp4", (0, 9, 0), (8, 0), "weight-only through Marlin below 10.0"),
+)
+# Unquantised: the engine's own floor, and bfloat16's.
+ENGINE_FLOOR: Final = (7, 0)
+BF16_FLOOR: Final = (8, 0)
+# Ampere is the first generation whose FP8 KV cache kernels the engine has; below it the cache stays 16 bit.
+FP8_KV_FLOOR: Final = (8, 0)
+
+
+def capability_floor(method: str, version: str | None) -> Floor | None:
+    """The row for a quantisation method and engine version; None for methods without one."""
+    wanted = parse_version(version or DEFAULT_VERSION)
+    rows = [row for row in FLOORS if row.method == method and row.since <= wanted]
+    return max(rows, key=lambda row: row.since) if rows else None

@@ -1,0 +1,321 @@
+"""One model on GPUs with vLLM: the smallest split that serves what is asked, then replicas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from llmops.checkpoint.facts import ModelFacts
+from llmops.errors import MachineError, UsageError
+from llmops.hardware.host import Gpu, Host
+from llmops.planning import cache as kv
+from llmops.planning.argv import VllmFlags, cuda_env, vllm_argv
+from llmops.planning.choices import (
+    Choice,
+    choose_dtype,
+    choose_kv_dtype,
+    choose_quantization,
+    default_batched_tokens,
+    default_num_seqs,
+    engine_obstacle,
+)
+from llmops.planning.coefficients import Coefficients, coefficients
+from llmops.planning.limits import largest_utilization, next_lora_rank
+from llmops.planning.memory import Setting, account
+from llmops.planning.parallel import Split, splits, tensor_parallel_obstacle
+from llmops.planning.remedies import remedies_for
+from llmops.planning.types import MemoryPlan, ModelPlan, PlanSpec
+
+# Below this share of full-length requests at once the next larger split is tried.
+_WANTED_CONCURRENCY = 1.2
+_MIN_USEFUL_CONTEXT = 2048
+_COMFORTABLE_CONTEXT = {"latency": 8192, "throughput": 8192, "context": 131072}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to serve the model, with its memory and what it holds."""
+
+    split: Split
+    setting: Setting
+    memory: MemoryPlan
+    cache: kv.CacheLayout
+    shortfall_gib: float | None
+
+    @property
+    def pool_bytes(self) -> float:
+        """The KV cache of one GPU in bytes."""
+        return max(0.0, self.memory.kv_cache_gib) * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A model with what is already decided about it."""
+
+    facts: ModelFacts
+    spec: PlanSpec
+    gpu: Gpu
+    row: Coefficients
+    dtype: Choice
+    quantization: Choice | None
+    kv_dtype: Choice
+    target_len: int
+    lora_rank: int
+
+
+def plan_on_gpus(facts: ModelFacts, spec: PlanSpec, host: Host, gpus: tuple[int, ...], *, port: int) -> ModelPlan:
+    """Plan one model on some of a host's GPUs, using as many as make sense.
+
+    Raises:
+        UsageError: A value fixed by the user is impossible for this model.
+        MachineError: The GPUs cannot run this engine or this kind of model at all.
+    """
+    request = prepare(facts, spec, host, gpus)
+    candidates = [
+        evaluate(request, split)
+        for split in splits(facts, host, gpus, tensor=spec.tensor_parallel, pipeline=spec.pipeline_parallel)
+    ]
+    if not candidates:
+        raise _no_split(facts, spec, len(gpus))
+    best = _choose(request, candidates)
+    replicas = _replicas(request, best, gpus)
+    return finish(request, best, assign(host, gpus, best.split, replicas), len(gpus), port=port)
+
+
+def prepare(facts: ModelFacts, spec: PlanSpec, host: Host, gpus: tuple[int, ...]) -> Request:
+    """Decide what does not depend on memory; refuse what cannot be."""
+    gpu = min((g for g in host.gpus if g.index in gpus), key=lambda g: g.total_bytes)
+    dtype, kv_dtype = choose_dtype(facts, spec, gpu), choose_kv_dtype(facts, spec, gpu)
+    quantization = choose_quantization(facts, spec, gpu)
+    for choice in (dtype, kv_dtype, quantization):
+        if choice and choice.obstacle:
+            raise MachineError(choice.obstacle, "choose another --dtype, --quantization, --kv-cache-dtype or GPU")
+    if obstacle := engine_obstacle(gpu):
+        raise MachineError(obstacle, "use --engine llamacpp with a .gguf, or another GPU")
+    limit = facts.context_length
+    if spec.max_model_len and limit and spec.max_model_len > limit:
+        raise UsageError(
+            f"--max-model-len {spec.max_model_len} is more than {facts.name} was made for ({limit})",
+            f"--max-model-len {limit}",
+        )
+    rank = 0
+    if spec.loras:
+        wanted = spec.max_lora_rank or 16
+        rank = next_lora_rank(wanted) or 0
+        if not rank:
+            raise UsageError(f"no engine serves LoRA adapters of rank {wanted}", "the largest is 512")
+    comfortable = _COMFORTABLE_CONTEXT[spec.goal]
+    target = spec.max_model_len or min(limit or comfortable, comfortable)
+    return Request(facts, spec, gpu, coefficients(spec.engine_version), dtype, quantization, kv_dtype, target, rank)
+
+
+def evaluate(request: Request, split: Split) -> Candidate:
+    """Account for the memory of one split, and lower what may be lowered until a request fits."""
+    spec, gpu, facts = request.spec, request.gpu, request.facts
+    batched = default_batched_tokens(spec, gpu, request.row, request.target_len)
+    online = request.quantization.value if request.quantization and facts.quantization is None else None
+    setting = Setting(
+        tensor_parallel=split.tensor_parallel,
+        pipeline_parallel=split.pipeline_parallel,
+        dtype=request.dtype.value,
+        kv_cache_dtype=request.kv_dtype.value,
+        online_quantization=online,
+        max_model_len=request.target_len,
+        max_num_seqs=default_num_seqs(spec, gpu, request.row),
+        max_num_batched_tokens=batched,
+        utilization=_utilization(request, split),
+        enforce_eager=spec.enforce_eager,
+        lora_rank=request.lora_rank,
+        lora_count=max(1, len(spec.loras)) if request.lora_rank else 0,
+        weights_gib=spec.weights_gib,
+    )
+    return _relax(request, split, setting)
+
+
+def _relax(request: Request, split: Split, setting: Setting) -> Candidate:
+    """Fewer sequences, then a shorter context, until the cache holds a request; never what the user fixed."""
+    candidate = _measure(request, split, setting)
+    while candidate.shortfall_gib and request.spec.max_num_seqs is None and setting.max_num_seqs > 16:
+        setting = replace(setting, max_num_seqs=setting.max_num_seqs // 2)
+        candidate = _measure(request, split, setting)
+    if not candidate.shortfall_gib or request.spec.max_model_len is not None:
+        return candidate
+    longest = kv.longest_request(
+        candidate.pool_bytes, candidate.cache, setting.max_model_len, setting.max_num_batched_tokens
+    )
+    if longest >= min(_MIN_USEFUL_CONTEXT, request.facts.context_length or _MIN_USEFUL_CONTEXT):
+        shorter = _measure(request, split, replace(setting, max_model_len=longest // 256 * 256))
+        return shorter if shorter.shortfall_gib is None else candidate
+    return candidate
+
+
+def _measure(request: Request, split: Split, setting: Setting) -> Candidate:
+    memory, cache = account(request.facts, setting, request.gpu.total_gib, request.row)
+    needed = kv.request_bytes(cache, setting.max_model_len, setting.max_num_batched_tokens) / 2**30
+    shortfall = max(0.0, needed - memory.kv_cache_gib)
+    return Candidate(split, setting, memory, cache, round(shortfall, 4) if shortfall > 1e-9 else None)
+
+
+def _utilization(request: Request, split: Split) -> float:
+    """The share of the card that the engine may take: what the user fixes, else its default within what is free."""
+    if request.spec.gpu_memory_utilization is not None:
+        return request.spec.gpu_memory_utilization
+    start = request.row.start_gib[1 if split.size > 1 else 0]
+    largest = largest_utilization(request.gpu.free_gib - start, request.gpu.total_gib)
+    # A card that also draws a desktop, or runs something else, has less than it says.
+    return max(0.01, min(request.row.default_utilization, largest))
+
+
+def _choose(request: Request, candidates: list[Candidate]) -> Candidate:
+    """The smallest split that holds what is wanted; latency takes the widest tensor parallelism inside one island."""
+    fitting = [candidate for candidate in candidates if candidate.shortfall_gib is None]
+    if not fitting:
+        return min(candidates, key=lambda c: (c.shortfall_gib or 0.0, c.split.size))
+    good = [candidate for candidate in fitting if _satisfies(request, candidate)]
+    if request.spec.goal == "latency":
+        fast = [c for c in good or fitting if c.split.pipeline_parallel == 1 and c.split.island]
+        return max(fast or good or fitting, key=lambda c: c.split.tensor_parallel)
+    if good:
+        return good[0]
+    return max(fitting, key=lambda c: (c.setting.max_model_len, _held(c), -c.split.size))
+
+
+def _satisfies(request: Request, candidate: Candidate) -> bool:
+    wanted = float(request.spec.concurrency or 0)
+    if request.spec.goal == "context" and candidate.setting.max_model_len < request.target_len:
+        return False
+    short = candidate.setting.max_model_len < request.target_len
+    return not short and _held(candidate) >= max(_WANTED_CONCURRENCY, wanted)
+
+
+def _held(candidate: Candidate) -> float:
+    setting = candidate.setting
+    return kv.concurrency(candidate.pool_bytes, candidate.cache, setting.max_model_len, setting.max_num_batched_tokens)
+
+
+def _replicas(request: Request, best: Candidate, gpus: tuple[int, ...]) -> int:
+    possible = len(gpus) // best.split.size
+    if request.spec.replicas:
+        if request.spec.replicas > possible:
+            raise UsageError(
+                f"{request.spec.replicas} replicas of {best.split.size} GPUs need more than the {len(gpus)} there are",
+                f"--replicas {possible}" if possible else "use a machine with more GPUs",
+            )
+        return request.spec.replicas
+    if best.shortfall_gib is not None or request.spec.goal == "latency":
+        return 1
+    if request.spec.concurrency:
+        each = max(1.0, _held(best))
+        return max(1, min(possible, int(-(-request.spec.concurrency // each))))
+    return max(1, possible)
+
+
+def finish(request: Request, best: Candidate, used: tuple[int, ...], available: int, *, port: int) -> ModelPlan:
+    """Put a chosen candidate into the form that is shown and launched."""
+    facts, spec, setting, split = request.facts, request.spec, best.setting, best.split
+    batched = setting.max_num_batched_tokens
+    name = spec.served_name or facts.name
+    replicas = len(used) // split.size
+    tokens = kv.tokens_in(best.pool_bytes, best.cache, setting.max_model_len, batched)
+    typical = min(spec.average_tokens, setting.max_model_len)
+    return ModelPlan(
+        name=name,
+        path=str(facts.path),
+        engine="vllm",
+        engine_version=spec.engine_version,
+        gpus=used,
+        tensor_parallel=split.tensor_parallel,
+        pipeline_parallel=split.pipeline_parallel,
+        replicas=replicas,
+        dtype=setting.dtype,
+        quantization=request.quantization.value if request.quantization else None,
+        kv_cache_dtype=setting.kv_cache_dtype,
+        max_model_len=setting.max_model_len,
+        max_num_seqs=setting.max_num_seqs,
+        max_num_batched_tokens=batched,
+        gpu_memory_utilization=setting.utilization,
+        enforce_eager=setting.enforce_eager,
+        kv_tokens=tokens,
+        max_concurrency=round(_held(best), 2),
+        typical_concurrency=round(kv.concurrency(best.pool_bytes, best.cache, typical, batched), 1),
+        threads=None,
+        ports=tuple(port + n for n in range(replicas)),
+        argv=vllm_argv(_flags(request, best, port)),
+        env=cuda_env(used[: split.size], amd=request.gpu.vendor == "amd"),
+        memory=best.memory,
+        reasons=_reasons(request, best, replicas, available),
+        remedies=remedies_for(request, best) if best.shortfall_gib else (),
+        shortfall_gib=best.shortfall_gib,
+        loras=spec.loras,
+    )
+
+
+def _flags(request: Request, best: Candidate, port: int) -> VllmFlags:
+    spec, setting = request.spec, best.setting
+    return VllmFlags(
+        path=str(request.facts.path),
+        served_name=spec.served_name or request.facts.name,
+        host=spec.host,
+        port=port,
+        dtype=setting.dtype,
+        tensor_parallel=setting.tensor_parallel,
+        pipeline_parallel=setting.pipeline_parallel,
+        max_model_len=setting.max_model_len,
+        utilization=setting.utilization,
+        max_num_seqs=setting.max_num_seqs,
+        max_num_batched_tokens=setting.max_num_batched_tokens,
+        kv_cache_dtype=setting.kv_cache_dtype,
+        quantization=setting.online_quantization,
+        enforce_eager=setting.enforce_eager,
+        loras=spec.loras,
+        max_lora_rank=setting.lora_rank,
+        max_loras=max(1, setting.lora_count),
+    )
+
+
+def assign(host: Host, gpus: tuple[int, ...], split: Split, replicas: int) -> tuple[int, ...]:
+    """GPU indices of all replicas: each takes whole places inside an island before the next begins."""
+    order = [index for island in host.islands() for index in island if index in gpus]
+    chosen = list(split.gpus)
+    for _ in range(replicas - 1):
+        rest = [index for index in order if index not in chosen]
+        chosen += rest[: split.size]
+    return tuple(chosen)
+
+
+def _reasons(request: Request, best: Candidate, replicas: int, available: int) -> tuple[str, ...]:
+    setting, split = best.setting, best.split
+    reasons = [
+        "engine vllm: there are GPUs",
+        f"dtype {setting.dtype}: {request.dtype.reason}",
+        f"KV cache {setting.kv_cache_dtype}: {request.kv_dtype.reason}",
+    ]
+    if request.quantization:
+        reasons.append(f"quantisation {request.quantization.value}: {request.quantization.reason}")
+    if request.spec.tensor_parallel or request.spec.pipeline_parallel:
+        reasons.append(f"TP {split.tensor_parallel}, PP {split.pipeline_parallel}: as fixed")
+    elif request.spec.goal == "latency":
+        reasons.append(f"TP {split.tensor_parallel}: the widest split inside one NVLink island, for latency")
+    else:
+        reasons.append(
+            f"TP {split.tensor_parallel}, PP {split.pipeline_parallel}: the smallest split that holds the model"
+        )
+    if split.tensor_parallel > 1 and not split.island:
+        reasons.append("tensor parallelism crosses PCIe: expect slower decoding than with NVLink")
+    reasons.append(f"{replicas} replica(s) of {split.size} GPU(s) on {available} available")
+    if setting.max_model_len < request.target_len:
+        reasons.append(f"context {setting.max_model_len}: what fits; {request.target_len} was aimed at")
+    return tuple(reasons)
+
+
+def _no_split(facts: ModelFacts, spec: PlanSpec, available: int) -> UsageError:
+    if spec.tensor_parallel:
+        why = tensor_parallel_obstacle(facts, spec.tensor_parallel)
+        valid = [n for n in range(1, available + 1) if tensor_parallel_obstacle(facts, n) is None]
+        if why:
+            return UsageError(
+                f"--tensor-parallel {spec.tensor_parallel}: {why}", f"valid here: {', '.join(map(str, valid))}"
+            )
+    size = (spec.tensor_parallel or 1) * (spec.pipeline_parallel or 1)
+    return UsageError(
+        f"the plan asks for {size} GPUs, {available} can be used", "lower --tensor-parallel or --pipeline-parallel"
+    )

@@ -1,0 +1,97 @@
+"""``plan``: what to serve where. Pure: facts in, decisions out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmops.checkpoint.facts import ModelFacts
+from llmops.errors import MachineError, UsageError
+from llmops.findings import Finding
+from llmops.hardware.host import Host
+from llmops.planning.cpu import plan_on_cpu
+from llmops.planning.gpu import plan_on_gpus
+from llmops.planning.packing import pack
+from llmops.planning.types import ModelPlan, PlanSpec, ServePlan
+
+
+def plan(spec: PlanSpec, models: Sequence[ModelFacts], host: Host) -> ServePlan:
+    """Decide how to serve ``models`` together on ``host``.
+
+    A plan that does not fit is returned with ``ok`` False, the shortfall and remedies; it is not an exception.
+
+    Raises:
+        UsageError: Something fixed in ``spec`` is impossible for a model.
+        MachineError: The machine's GPUs cannot run the engine or the kind of model.
+    """
+    if not models:
+        raise UsageError("no model is given", "llmops plan MODEL")
+    for facts in models:
+        _check(facts)
+    specs = [_spec_for(spec, facts) for facts in models]
+    _check_names(specs, models)
+    plans = _plans(specs, list(models), host)
+    findings = tuple(finding for one in plans for finding in _findings(one))
+    return ServePlan(tuple(plans), host.name, all(one.fits for one in plans), findings)
+
+
+def _plans(specs: list[PlanSpec], models: list[ModelFacts], host: Host) -> list[ModelPlan]:
+    on_gpu = [wants_gpu(facts, spec, host) for facts, spec in zip(models, specs, strict=True)]
+    cpu_count = on_gpu.count(False)
+    shares = pack([(facts, spec) for facts, spec, gpu in zip(models, specs, on_gpu, strict=True) if gpu], host)
+    plans: list[ModelPlan] = []
+    port = specs[0].port
+    for facts, spec, gpu in zip(models, specs, on_gpu, strict=True):
+        if gpu:
+            one = plan_on_gpus(facts, spec, host, shares.pop(0), port=port)
+        else:
+            one = plan_on_cpu(facts, spec, host, port=port, memory_share=1 / cpu_count)
+        plans.append(one)
+        port += len(one.ports)
+    return plans
+
+
+def wants_gpu(facts: ModelFacts, spec: PlanSpec, host: Host) -> bool:
+    """Whether this model goes to the GPUs: there are some, and neither the engine nor the model says otherwise."""
+    if spec.engine in ("transformers", "llamacpp") or facts.format == "gguf":
+        return False
+    if not host.usable_gpus:
+        if spec.tensor_parallel and spec.tensor_parallel > 1:
+            raise MachineError("tensor parallelism needs GPUs, and this machine has none to use", "llmops gpus")
+        return False
+    return facts.is_generative or spec.engine == "vllm"
+
+
+def _check(facts: ModelFacts) -> None:
+    if facts.format == "lora":
+        base = facts.lora.base_model if facts.lora else None
+        raise UsageError(
+            f"{facts.name} is a LoRA adapter, not a model", f"llmops plan {base or 'BASE'} --lora NAME={facts.path}"
+        )
+    broken = next((finding for finding in facts.findings if finding.severity == "error"), None)
+    if broken:
+        raise UsageError(f"{facts.name}: {broken.message}", broken.remedy)
+    if not facts.layers or not facts.hidden:
+        raise UsageError(f"the shape of {facts.name} is not known, so its memory cannot be planned", "llmops inspect")
+
+
+def _check_names(specs: list[PlanSpec], models: Sequence[ModelFacts]) -> None:
+    names = [spec.served_name or facts.name for spec, facts in zip(specs, models, strict=True)]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two models would be served as {name!r}", "give each its own name")
+
+
+def _spec_for(spec: PlanSpec, facts: ModelFacts) -> PlanSpec:
+    own = spec.per_model.get(facts.name) or spec.per_model.get(str(facts.path))
+    return spec.model_copy(update={**own, "per_model": {}}) if own else spec
+
+
+def _findings(one: ModelPlan) -> list[Finding]:
+    if one.shortfall_gib is not None:
+        where = f"each of {len(one.gpus)} GPU(s)" if one.gpus else "main memory"
+        message = f"{one.name} does not fit: {where} lacks {one.shortfall_gib:.2f} GiB for {one.max_model_len} tokens"
+        return [Finding("does-not-fit", "error", message, "; or ".join(one.remedies) or None)]
+    if one.max_concurrency is not None and one.max_concurrency < 1.2 and one.gpus:
+        message = f"{one.name}: only {one.max_concurrency:g} requests of full length fit at once"
+        return [Finding("low-concurrency", "warning", message, "lower --max-model-len, or use --kv-cache-dtype fp8")]
+    return []
