@@ -24,6 +24,9 @@ _KIND_OF_OS_ERROR: Final[tuple[tuple[type[OSError], TransferKind], ...]] = (
     (BrokenPipeError, "reset"),
     (TimeoutError, "connect-timeout"),
 )
+# A server that lets a kept connection go does so before it has seen the request, so its end comes within a round trip.
+# One that closes later had the request, and may have worked on it.
+_RACE_NS: Final = 1_000_000_000
 
 
 class Receiver(Protocol):
@@ -315,7 +318,7 @@ class Connection(asyncio.Protocol):
             return TransferError(
                 "closed-before-response",
                 f"the server {how} the connection before answering",
-                safe_to_retry=self.served > 0,
+                safe_to_retry=self.served > 0 and time.monotonic_ns() - self.sent_ns < _RACE_NS,
             )
         if exc is not None:
             return TransferError("reset", f"the connection broke inside the answer: {exc}")

@@ -67,11 +67,13 @@ class Sweep:
 
 def _expired(connection: Connection, timeouts: Timeouts, now: int) -> tuple[TransferKind, float] | None:
     waited = now - connection.sent_ns
+    begun = connection.answer_begun
+    if not begun and timeouts.first_byte_s is not None and waited > timeouts.first_byte_s * _NS:
+        return "first-byte-timeout", timeouts.first_byte_s
     if timeouts.total_s is not None and waited > timeouts.total_s * _NS:
         return "total-timeout", timeouts.total_s
-    if not connection.answer_begun:
-        late = timeouts.first_byte_s is not None and waited > timeouts.first_byte_s * _NS
-        return ("first-byte-timeout", timeouts.first_byte_s) if late and timeouts.first_byte_s is not None else None
+    if not begun:
+        return None
     if timeouts.idle_s is not None and not connection.paused and now - connection.last_ns > timeouts.idle_s * _NS:
         return "idle-timeout", timeouts.idle_s
     return None

@@ -59,6 +59,19 @@ def bench(
     return json.loads(done.stdout), done
 
 
+def measure(url: str, **options) -> dict:
+    """The same in this process, where a test needs no command line; returns the JSON data."""
+    import msgspec
+
+    from llmops.bench import bench as measure_endpoint
+    from llmops.bench import bench_spec
+    from llmops.progress import Silent
+    from llmops.report import files
+
+    report = measure_endpoint(bench_spec(url=url, **options), Silent())
+    return msgspec.json.decode(files.envelope("bench", report))["data"]
+
+
 def percentile(values, share):
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)]

@@ -336,9 +336,9 @@ class Stream:
                 self.event({"type": "message_stop"})
             return
         if config.finish == "chunk":
-            self.event(self.chunk({}, "length"), flush=False)
+            self.event(self.chunk({}, "length"))
         if config.usage in ("final", "wrong", "continuous"):
-            self.event({"choices": [], "usage": self.usage(counted)}, flush=False)
+            self.event({"choices": [], "usage": self.usage(counted)})
         if config.done:
             self.packet(b"data: [DONE]" + self.blank)
 
@@ -364,17 +364,17 @@ class Stream:
     def blank(self) -> bytes:
         return b"\r\n\r\n" if self.config.crlf else b"\n\n"
 
-    def event(self, fields: dict, *, flush: bool = True) -> int:
+    def event(self, fields: dict, *, flush: bool = False) -> int:
         line = b"data: " + json.dumps(fields, ensure_ascii=False).encode()
         if self.api == "messages":
             line = b"event: %s%s" % (fields.get("type", "error").encode(), self.blank[: len(self.blank) // 2]) + line
         if self.config.comments:
             line = b": note" + self.blank[: len(self.blank) // 2] + line
-        return self.packet(line + self.blank, hold=not flush or (self.done and len(self.held) + 1 < self.config.pack))
+        return self.packet(line + self.blank, hold=not flush)
 
     def packet(self, data: bytes, *, hold: bool = False, last: bool = False) -> int:
         self.held.append(data)
-        if hold and self.config.pack > 1:
+        if hold and len(self.held) < self.config.pack:
             return time.monotonic_ns()
         data, self.held = b"".join(self.held), []
         framed = (b"%x\r\n%s\r\n" % (len(data), data) if data else b"") + (b"0\r\n\r\n" if last else b"")
