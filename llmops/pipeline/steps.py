@@ -46,11 +46,14 @@ def plan_step(step: Step, run: Run) -> StepReport:
     """How this machine would serve the current model."""
     from llmops.checkpoint import read_model
     from llmops.hardware import detect
-    from llmops.planning import PlanSpec, plan
+    from llmops.planning.command import PlanReport
+    from llmops.planning.plan import plan
+    from llmops.planning.types import PlanSpec
     from llmops.planning.view import view
 
-    report = plan(PlanSpec.model_validate(step.options), [read_model(run.need_model("plan"))], detect())
-    return _of("plan", report, view(report), pages.plan_line(report))
+    facts = read_model(run.need_model("plan"))
+    report = PlanReport(plan(PlanSpec.model_validate(step.options), [facts], detect()), explain=True)
+    return _of("plan", report, view(report), pages.plan_line(report.plan))
 
 
 def quantize_step(step: Step, run: Run) -> StepReport:
