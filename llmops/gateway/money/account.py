@@ -1,0 +1,385 @@
+"""The books of one worker: reserve before a request is sent, settle exactly once after it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from llmops.gateway.money.alerts import Alerts
+from llmops.gateway.money.budgets import BudgetExceeded, Budgets, Notice
+from llmops.gateway.money.config import MoneyConfig
+from llmops.gateway.money.counters import Claim, Counters
+from llmops.gateway.money.entry import LedgerEntry
+from llmops.gateway.money.ledger import Admission, Ledger
+from llmops.gateway.money.rates import PICO_IN_NANO, Rates
+from llmops.gateway.money.store import SqliteStore, Store
+from llmops.prices import PriceBook, Usage
+from llmops.units import MIB
+
+LEDGER_FILE: Final = "ledger.sqlite"
+_NOTHING: Final = Usage(requests=0)
+_MAX_RATES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """Who pays."""
+
+    tenant: str
+    team: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """What is bought: the caller's name of the model, and who serves which one for it.
+
+    Attributes:
+        provider: The price library's name of the provider, or None to guess it from the model.
+        target: The provider's name of the model.
+        server: Name of the target's provider in the config, for the ledger; ``provider`` where empty.
+    """
+
+    model: str
+    provider: str | None
+    target: str
+    local: bool = False
+    server: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request ended."""
+
+    status: int
+    duration_ms: float = 0.0
+    ttft_ms: float | None = None
+
+
+@dataclass(slots=True)
+class Reservation:
+    """A request between admission and its row."""
+
+    request_id: str
+    at: float
+    payer: Payer
+    purchase: Purchase
+    input_bound: int
+    output_bound: int
+    claims: tuple[Claim, ...]
+    nano: int
+    rates: Rates | str
+    open: bool = field(default=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a request cost. ``amount_pico`` is None where the price is unknown, for the stated ``source``."""
+
+    amount_pico: int | None
+    source: str
+
+
+class Account:
+    """See the package's docstring for the calls and their order."""
+
+    def __init__(
+        self,
+        config: MoneyConfig,
+        book: PriceBook,
+        budgets: Budgets,
+        ledger: Ledger,
+        alerts: Alerts,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.budgets = budgets
+        self.ledger = ledger
+        self._config = config
+        self._book = book
+        self._alerts = alerts
+        self._now = now
+        self._rates: dict[tuple[str, str | None], tuple[int, Rates | str]] = {}
+        self._alive = -1
+
+    @classmethod
+    def open(
+        cls,
+        config: MoneyConfig,
+        book: PriceBook,
+        *,
+        now: Callable[[], float] = time.time,
+        store: Store | None = None,
+        start: bool = True,
+    ) -> Account:
+        """Open the books in this process.
+
+        The first process finds the spools of those that were killed and makes the budget counters anew from the
+        ledger; later ones join.
+
+        Raises:
+            MachineError: The directory cannot be written, or the disk is full.
+        """
+        directory = config.directory
+        directory.mkdir(parents=True, exist_ok=True)
+        database = store or open_store(config)
+        budgets = Budgets(config.budgets, Counters(directory / "budgets.map"), now)
+        ledger = Ledger(
+            directory,
+            database,
+            flush_s=config.flush_s,
+            segment_bytes=int(config.spool_mib * MIB),
+            max_bytes=int(config.max_spool_mib * MIB),
+            keep_days=config.keep_days,
+            on_lost=lambda lost: _charge_lost(budgets, lost),
+            now=now,
+        )
+        urls = {budget.name: budget.webhook for budget in config.budgets if budget.webhook}
+        account = cls(config, book, budgets, ledger, Alerts(config.webhook, urls, config.webhook_secret_env), now=now)
+        with _door(directory) as (alive, alone):
+            account._alive = alive
+            ledger.recover()
+            if alone:
+                budgets.rebuild(lambda since: spent_since(database, since))
+        if start:
+            ledger.start()
+        return account
+
+    # ---- one request ----
+
+    def reserve(
+        self, request_id: str, payer: Payer, purchase: Purchase, input_bound: int, output_bound: int
+    ) -> Reservation:
+        """Reserve what the request can cost at most, and record that it is about to be sent.
+
+        Raises:
+            BudgetExceeded: It does not fit a hard budget, or a hard budget covers a model without a known price.
+            LedgerFullError: No row could be written for it afterwards.
+        """
+        rates = self.rates(purchase)
+        claims = self.budgets.claims(payer, purchase.model)
+        nano = self._bound(rates, claims, purchase, input_bound, output_bound)
+        refused = self.budgets.reserve(claims, nano) if claims else None
+        if refused is not None:
+            raise self._refuse(refused, nano)
+        made = Reservation(request_id, self._now(), payer, purchase, input_bound, output_bound, claims, nano, rates)
+        try:
+            self._admit(made)
+        except BaseException:
+            self.budgets.settle(claims, nano, 0)
+            raise
+        return made
+
+    def retarget(self, reservation: Reservation, purchase: Purchase) -> None:
+        """The request goes to another target: reserve its price instead. The old reservation stays where this raises.
+
+        Raises:
+            BudgetExceeded: As ``reserve``.
+        """
+        rates = self.rates(purchase)
+        nano = self._bound(rates, reservation.claims, purchase, reservation.input_bound, reservation.output_bound)
+        more = nano - reservation.nano
+        if more > 0 and reservation.claims:
+            refused = self.budgets.reserve(reservation.claims, more)
+            if refused is not None:
+                raise self._refuse(refused, more)
+        elif more < 0:
+            self._tell(self.budgets.settle(reservation.claims, -more, 0))
+        reservation.purchase, reservation.rates, reservation.nano = purchase, rates, nano
+        self._admit(reservation)
+
+    def settle(self, reservation: Reservation, usage: Usage, outcome: Outcome) -> Settled | None:
+        """Write the row and turn the reservation into spending. None when it was settled or released before."""
+        if not reservation.open:
+            return None
+        reservation.open = False
+        rates = reservation.rates
+        if isinstance(rates, str):
+            amount, source = None, rates
+        else:
+            amount = rates.charge_pico(usage)
+            source = rates.source if amount is not None else "the usage contradicts itself"
+        self.ledger.settle(self._entry(reservation, usage, outcome, amount=amount, source=source))
+        if reservation.claims:
+            spent = -(-amount // PICO_IN_NANO) if amount is not None else 0
+            # A bill that nobody can price counts as what was reserved for it: never as nothing.
+            if amount is None and reservation.nano:
+                spent = reservation.nano
+            notices = self.budgets.settle(reservation.claims, reservation.nano, spent)
+            if notices:
+                self._tell(notices)
+        return Settled(amount, source)
+
+    def release(self, reservation: Reservation, outcome: Outcome) -> None:
+        """The provider billed nothing: give the reservation back and write a row of zero."""
+        if not reservation.open:
+            return
+        reservation.open = False
+        self.ledger.settle(self._entry(reservation, _NOTHING, outcome, amount=0, source="not billed"))
+        if reservation.claims:
+            self.budgets.settle(reservation.claims, reservation.nano, 0)
+
+    def cached(
+        self, request_id: str, payer: Payer, purchase: Purchase, usage: Usage, *, cache: str, outcome: Outcome
+    ) -> None:
+        """A row for an answer from the cache: it costs nothing, and saves what ``usage`` would have cost."""
+        rates = self.rates(purchase)
+        saved = None if isinstance(rates, str) else rates.charge_pico(usage)
+        held = Reservation(request_id, self._now(), payer, purchase, 0, 0, (), 0, rates)
+        entry = self._entry(held, usage, outcome, amount=0, source="cache")
+        self.ledger.settle(msgspec.structs.replace(entry, cache=cache, saved_pico=saved))
+
+    def rates(self, purchase: Purchase) -> Rates | str:
+        """The rates of a target now, or why they are unknown; looked up once a minute."""
+        key = (purchase.target, purchase.provider)
+        minute = int(self._now()) // 60
+        found = self._rates.get(key)
+        if found is not None and found[0] == minute:
+            return found[1]
+        if len(self._rates) >= _MAX_RATES:
+            self._rates.clear()
+        sheet = self._book.sheet(purchase.target, purchase.provider)
+        rates = sheet if isinstance(sheet, str) else Rates.of(sheet)
+        self._rates[key] = (minute, rates)
+        return rates
+
+    def close(self) -> None:
+        """Write what is left; call it when no request is open any more."""
+        self.ledger.close()
+        self._alerts.close()
+        self.budgets.counters.close()
+        if self._alive >= 0:
+            os.close(self._alive)
+
+    # ---- parts ----
+
+    def _bound(
+        self, rates: Rates | str, claims: tuple[Claim, ...], purchase: Purchase, input_bound: int, output_bound: int
+    ) -> int:
+        if not isinstance(rates, str):
+            return -(-rates.bound_pico(input_bound, output_bound) // PICO_IN_NANO)
+        hard = next((claim for claim in claims if claim.hard), None)
+        if hard is not None and self._config.unknown_price == "refuse":
+            name = self.budgets.rules[hard.rule].name
+            raise BudgetExceeded(
+                402,
+                "unknown_price",
+                f"the budget {name!r} cannot be kept for {purchase.model!r}: its price is unknown",
+            )
+        return 0
+
+    def _admit(self, reservation: Reservation) -> None:
+        claims = tuple((claim.slot, claim.period) for claim in reservation.claims)
+        amount = None if isinstance(reservation.rates, str) else reservation.nano * PICO_IN_NANO
+        source = reservation.rates if isinstance(reservation.rates, str) else reservation.rates.source
+        entry = self._entry(
+            reservation,
+            Usage(input_tokens=reservation.input_bound, output_tokens=reservation.output_bound, estimated=True),
+            Outcome(0),
+            amount=amount,
+            source=source,
+            in_flight=True,
+        )
+        self.ledger.admit(Admission(entry, reservation.nano, claims))
+
+    def _entry(
+        self,
+        held: Reservation,
+        usage: Usage,
+        outcome: Outcome,
+        *,
+        amount: int | None,
+        source: str,
+        in_flight: bool = False,
+    ) -> LedgerEntry:
+        payer, purchase, ttft = held.payer, held.purchase, outcome.ttft_ms
+        return LedgerEntry(
+            held.request_id,
+            held.at,
+            payer.tenant,
+            payer.team,
+            payer.key,
+            purchase.model,
+            purchase.server or purchase.provider or "",
+            purchase.target,
+            outcome.status,
+            "in_flight" if in_flight else "settled",
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cache_read_tokens,
+            usage.cache_write_tokens,
+            usage.reasoning_tokens,
+            usage.input_audio_tokens + usage.output_audio_tokens,
+            usage.input_image_tokens,
+            usage.estimated,
+            amount,
+            None,
+            source,
+            "" if isinstance(held.rates, str) else held.rates.price_date,
+            "",
+            purchase.local,
+            int(outcome.duration_ms),
+            None if ttft is None else int(ttft),
+        )
+
+    def _refuse(self, claim: Claim, nano: int) -> BudgetExceeded:
+        error, notice = self.budgets.refusal(claim, nano)
+        if notice is not None:
+            self._alerts.tell(notice)
+        return error
+
+    def _tell(self, notices: Iterable[Notice]) -> None:
+        for notice in notices:
+            self._alerts.tell(notice)
+
+
+def open_store(config: MoneyConfig, *, create: bool = True) -> Store:
+    """The ledger's database: the embedded one, or PostgreSQL where the config names it.
+
+    Raises:
+        MachineError: It cannot be opened.
+    """
+    if config.postgres is not None:
+        from llmops.gateway.money.store_postgres import PostgresStore
+
+        return PostgresStore(config.postgres)
+    return SqliteStore(config.directory / LEDGER_FILE, create=create)
+
+
+def spent_since(store: Store, since: float) -> Iterator[tuple[str, str, str, str, int]]:
+    """(tenant, team, key, model, picodollars) of everything admitted since ``since``; in flight counts as reserved."""
+    for row in store.sums(since, float(1 << 40), ("tenant", "team", "key", "model")):
+        tenant, team, key, model = row.values
+        yield tenant, team, key, model, row.amount_pico
+
+
+def _charge_lost(budgets: Budgets, lost: Admission) -> None:
+    """A killed worker's reservation becomes spending: the provider will bill something of it."""
+    claims = [Claim(slot, period, 0, hard=False, marks=(), rule=0, name="") for slot, period in lost.claims]
+    budgets.counters.settle(claims, lost.reserved_nano, lost.reserved_nano)
+
+
+@contextlib.contextmanager
+def _door(directory: Path) -> Iterator[tuple[int, bool]]:
+    """One process enters at a time. Yields a descriptor that marks this one as alive, and whether it is alone."""
+    entering = os.open(directory / "entering.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(entering, fcntl.LOCK_EX)
+        alive = os.open(directory / "alive.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except BlockingIOError:
+            alone = False
+        yield alive, alone
+        fcntl.flock(alive, fcntl.LOCK_SH)
+    finally:
+        os.close(entering)

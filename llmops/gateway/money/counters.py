@@ -1,0 +1,219 @@
+"""Counters of budgets in a file that every worker process maps: reserved and spent, changed under one lock.
+
+Amounts are nanodollars, rounded up, in 64 bits: 9.2 billion dollars per counter. A change costs two system calls (lock,
+unlock) and no disk access.
+
+A process may be killed between any two instructions. The order of writes makes every such moment err on the safe side:
+spent is raised before reserved is lowered, and a reservation is entered before its request is sent. What a killed worker
+had reserved is moved to spent from its spool; counters are made anew from the ledger when no worker is alive.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+from llmops.errors import MachineError
+
+CAPACITY: Final = 1 << 16
+SLOT: Final = 64
+_KEY: Final = 16
+_FIELDS: Final = struct.Struct("<qqqq")  # period, spent, reserved, notified
+_SPENT: Final = struct.Struct("<q")
+_AT: Final = _KEY
+_LOCK_WAIT_S: Final = 2.0
+_EMPTY: Final = b"\0" * _KEY
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A counter that a request is charged to.
+
+    Attributes:
+        slot: Number of the counter in the file.
+        period: Start of its period, epoch seconds.
+        limit: Nanodollars.
+        hard: Whether what does not fit is refused.
+        marks: Spent amounts, rising, each of which notifies once a period.
+        rule: Index of the budget, for messages.
+        name: The counter's own name, for messages.
+    """
+
+    slot: int
+    period: int
+    limit: int
+    hard: bool
+    marks: tuple[int, ...]
+    rule: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """The state of one counter."""
+
+    spent: int
+    reserved: int
+
+
+class FileLock:
+    """Exclusion between processes by a lock on the file, and between threads of this one by a mutex."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._mutex = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._mutex.acquire()
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            try:
+                self._wait()
+            except BaseException:
+                self._mutex.release()
+                raise
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._mutex.release()
+
+    def _wait(self) -> None:
+        """The lock is held for microseconds; a holder that was stopped must not stop everyone."""
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while True:
+            time.sleep(0.0001)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise MachineError("the file of budgets has been locked by another process for 2 s") from None
+
+
+class Counters:
+    """The mapped file. Open it in each worker, after the fork."""
+
+    def __init__(self, path: Path, capacity: int = CAPACITY) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        size = capacity * SLOT
+        try:
+            if os.fstat(self._descriptor).st_size < size:
+                os.posix_fallocate(self._descriptor, 0, size)
+            self._map = mmap.mmap(self._descriptor, size)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise MachineError(f"cannot make the file of budgets {path}: {error.strerror}") from error
+        self._capacity = capacity
+        self._lock = FileLock(self._descriptor)
+
+    def slot(self, name: str) -> int:
+        """The number of the counter called ``name``; made where there is none.
+
+        Raises:
+            MachineError: The file is full.
+        """
+        key = blake2b(name.encode(), digest_size=_KEY).digest()
+        with self._lock:
+            index = int.from_bytes(key[:8], "little") % self._capacity
+            for _ in range(self._capacity):
+                at = index * SLOT
+                held = self._map[at : at + _KEY]
+                if held == key:
+                    return index
+                if held == _EMPTY:
+                    _FIELDS.pack_into(self._map, at + _AT, 0, 0, 0, 0)
+                    self._map[at : at + _KEY] = key
+                    return index
+                index = (index + 1) % self._capacity
+        raise MachineError("there are more budget counters than the file holds", "use fewer names in `each`")
+
+    def reserve(self, claims: Sequence[Claim], nano: int) -> Claim | None:
+        """Enter ``nano`` as reserved in all counters, or in none: then the first that it does not fit is returned."""
+        with self._lock:
+            states = []
+            for claim in claims:
+                current = self._current(claim)
+                if current is None:
+                    continue
+                spent, reserved = current
+                if claim.hard and spent + reserved + nano > claim.limit:
+                    return claim
+                states.append((claim, spent, reserved))
+            for claim, _, reserved in states:
+                _SPENT.pack_into(self._map, claim.slot * SLOT + _AT + 16, reserved + nano)
+        return None
+
+    def settle(self, claims: Sequence[Claim], reserved_nano: int, spent_nano: int) -> list[tuple[Claim, int, int]]:
+        """Turn a reservation into spending. Returns (claim, index of a mark, spent) for each mark reached just now."""
+        reached = []
+        with self._lock:
+            for claim in claims:
+                at = claim.slot * SLOT + _AT
+                period, spent, reserved, notified = _FIELDS.unpack_from(self._map, at)
+                if period != claim.period:
+                    continue  # a new period has begun: it starts without this request
+                spent += spent_nano
+                _SPENT.pack_into(self._map, at + 8, spent)
+                _SPENT.pack_into(self._map, at + 16, max(0, reserved - reserved_nano))
+                for index, mark in enumerate(claim.marks):
+                    if spent >= mark and not notified >> index & 1:
+                        notified |= 1 << index
+                        _SPENT.pack_into(self._map, at + 24, notified)
+                        reached.append((claim, index, spent))
+        return reached
+
+    def notify_once(self, claim: Claim, index: int) -> bool:
+        """Set the flag of a mark; False when it was set in this period."""
+        with self._lock:
+            if self._current(claim) is None:
+                return False
+            at = claim.slot * SLOT + _AT + 24
+            notified = _SPENT.unpack_from(self._map, at)[0]
+            _SPENT.pack_into(self._map, at, notified | 1 << index)
+            return not notified >> index & 1
+
+    def read(self, claim: Claim) -> Counter:
+        """The counter in its claim's period."""
+        with self._lock:
+            return Counter(*(self._current(claim) or (0, 0)))
+
+    def clear(self) -> None:
+        """Forget everything; only while no other process uses the file."""
+        with self._lock:
+            self._map[:] = bytes(len(self._map))
+
+    def add(self, claim: Claim, spent_nano: int) -> None:
+        """Raise spent, when counters are made anew from the ledger; marks that it passes count as told."""
+        with self._lock:
+            current = self._current(claim)
+            if current is not None:
+                at = claim.slot * SLOT + _AT
+                spent = current[0] + spent_nano
+                told = sum(1 << index for index, mark in enumerate(claim.marks) if spent >= mark)
+                _SPENT.pack_into(self._map, at + 8, spent)
+                _SPENT.pack_into(self._map, at + 24, told)
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self._map.close()
+        os.close(self._descriptor)
+
+    def _current(self, claim: Claim) -> tuple[int, int] | None:
+        """Spent and reserved; a counter of an earlier period begins anew. None where the claim's period is over."""
+        at = claim.slot * SLOT + _AT
+        period, spent, reserved, _ = _FIELDS.unpack_from(self._map, at)
+        if period < claim.period:
+            _FIELDS.pack_into(self._map, at, claim.period, 0, 0, 0)
+            return 0, 0
+        return (spent, reserved) if period == claim.period else None
