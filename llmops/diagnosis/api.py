@@ -85,7 +85,7 @@ def _cause(candidate: Candidate, names: list[str]) -> Cause:
         family=rule.family,
         confidence=round(candidate.confidence, 2),
         title=rule.title,
-        explanation=" ".join(rule.explanation.split()),
+        explanation=" ".join((candidate.detail or rule.explanation).split()),
         evidence=tuple(places.values())[:MOST_EVIDENCE],
         fixes=fixes_for(rule, candidate.values),
         explains=tuple(candidate.explained),

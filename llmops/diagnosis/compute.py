@@ -88,6 +88,11 @@ def lora_rank(values: Values) -> Values:
     return {"rank_allowed": str(rank)}
 
 
+def cpu_kv(values: Values) -> Values:
+    """Half of the free main memory, in whole GiB."""
+    return {"kv_fits": str(max(1, int(number(values["free_host"]) / 2)))}
+
+
 def wait(values: Values) -> Values:
     """Seconds from ``try again in 6m0s``, ``20s``, ``852ms`` or a Retry-After header, rounded up."""
     text = values["wait"].lower()
@@ -139,7 +144,7 @@ def not_sglang(values: Values) -> Values:
 COMPUTE: Final[dict[str, Callable[[Values], Values]]] = {
     function.__name__: function
     for function in (
-        utilization, model_len, derived_len, fewer_seqs, tensor_parallel, visible_gpus, lora_rank, wait, over_limit,
+        utilization, model_len, derived_len, fewer_seqs, tensor_parallel, visible_gpus, lora_rank, cpu_kv, wait, over_limit,
         context_room, prompt_cut, if_sglang, not_sglang,
     )
 }  # fmt: skip

@@ -39,6 +39,8 @@ _NAMESPACE: Final = re.compile(
 )
 _TABLE_ROW: Final = re.compile(r"^\s*\|\s*[\w.-]+\s*\|\s*[^|]{0,200}\s*\|\s*$")
 _ERROR_WORD: Final = re.compile(r"error|fail|invalid|unavailable|exception|unable|no such", re.IGNORECASE)
+_LEVEL: Final = re.compile(r".*?\b(?P<level>DEBUG|INFO|WARNING|WARN|ERROR|FATAL|CRITICAL|TRACE|NOTICE)\b", re.DOTALL)
+_GLOG: Final = re.compile(r"\[?(?P<level>[IWEF])\d{4} ")
 _CONDITION: Final = re.compile(
     r"\b(?:Memory|Disk|PID)Pressure\b|\bNetworkUnavailable\b|^\s*(?:Initialized|Ready|ContainersReady|PodScheduled)\s+True"
 )
@@ -74,6 +76,15 @@ def is_no_event(line: str) -> bool:
     if _TABLE_ROW.match(head) and not _ERROR_WORD.search(head.split("|")[2] if head.count("|") > 2 else head):
         return True
     return bool(_PIP_ROW.match(head) or _GOOD_REQUEST.search(head) or _USAGE.match(head))
+
+
+def level(line: str) -> str:
+    """``quiet`` for a line that its logger wrote at INFO or DEBUG, ``warning`` at WARNING, else ``loud``."""
+    found = _LEVEL.match(line[: prefix_length(line)] + " ") or _GLOG.match(line)
+    word = (found["level"] if found else "").upper()
+    if word in ("INFO", "DEBUG", "TRACE", "I", "NOTICE"):
+        return "warning" if _ERROR_WORD.search(line[:2000]) else "quiet"
+    return "warning" if word in ("WARNING", "WARN", "W") else "loud"
 
 
 def is_source(message: str) -> bool:

@@ -27,16 +27,15 @@ _KINDS: Final = {
 }
 _WORD: Final = re.compile(r"[a-z]{2,}")
 # Words so frequent in serving logs that looking for them first would save nothing.
-_COMMON: Final = frozenset(
-    """
+_COMMON_WORDS: Final = """
     the to of in is not for and or be by no it on at as an this that with from was are has have can cannot could
     you your error info warning debug model models file line vllm engine python lib packages site torch cuda gpu
     value valueerror runtimeerror failed fail worker request server config memory size use using set py none token
     tokens available process load loading http api name type message code cache device max version import data usr
     local root found must more than kv requests given please input only all new support supported too cluster due
     exception
-    """.split()
-)
+"""
+_COMMON: Final = frozenset(_COMMON_WORDS.split())
 # One quotation mark for all, and every line break or tab a space, with each offset kept.
 _UNIFY: Final = bytes.maketrans(b'"`\n\r\t\x1f\x0b\x0c', b"''      ")
 
@@ -48,6 +47,7 @@ class Phrase:
     Attributes:
         text: As the rule has it.
         keywords: At least one of these words is in any text that matches; empty where it holds none.
+        words: All of these are.
         lead: A literal that any match begins its first part with (may be empty for an alternative).
         parts: One pattern a stretch between gaps, to be found one after the other.
         at_start: The phrase must begin the message.
@@ -55,6 +55,7 @@ class Phrase:
 
     text: str
     keywords: tuple[bytes, ...]
+    words: frozenset[bytes]
     lead: bytes
     parts: tuple[re.Pattern[bytes], ...]
     at_start: bool
@@ -98,6 +99,7 @@ def compile_phrase(text: str) -> Phrase:
     return Phrase(
         text=text,
         keywords=_keywords(words, alternatives),
+        words=frozenset(word.encode() for word in words),
         lead=lead.encode(),
         parts=tuple(re.compile(part.encode()) for part in parts if part),
         at_start=at_start,

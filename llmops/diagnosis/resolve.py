@@ -13,6 +13,8 @@ from llmops.diagnosis.scan import Hit, Scanned
 
 ABSTAIN_BELOW: Final = 0.4
 MOST_EVIDENCE: Final = 5
+# An excerpt of fewer lines was chosen by someone, who kept the warning for a reason.
+SHORT: Final = 40
 
 
 @dataclass(slots=True)
@@ -23,6 +25,7 @@ class Candidate:
     confidence: float
     hits: list[Hit]
     values: dict[str, str]
+    detail: str | None = None
     explained: list[str] = field(default_factory=list)
 
     @property
@@ -58,6 +61,10 @@ class Facts:
         """All hits of phrases or groups."""
         return [hit for phrase in self.book.phrases(names) for hit in self.by_phrase.get(phrase, ())]
 
+    def ready_after(self, hit: Hit) -> bool:
+        """Whether the server became ready after a line."""
+        return any(order >= hit.order and phase == "ready" for order, phase in self._marks.get(hit.file, []))
+
     def _engine(self) -> dict[str, str]:
         """The engine that wrote most of the log, where it shows."""
         counts = {
@@ -88,7 +95,7 @@ class Facts:
 def resolve(book: RuleBook, scanned: Iterable[Scanned]) -> Resolved:
     """Weigh everything that was found."""
     facts = Facts(book, scanned)
-    failures = [h for s in book.symptoms if s.failure for h in facts.hits(s.says)]
+    failures = [h for s in book.symptoms if s.failure for h in facts.hits(s.says) if h.level == "loud"]
     found = [c for rule in book.rules if (c := _match(rule, facts, failing=bool(failures)))]
     causes = _explain_away(found)
     for symptom in book.symptoms:
@@ -101,23 +108,47 @@ def resolve(book: RuleBook, scanned: Iterable[Scanned]) -> Resolved:
 def _match(rule: Rule, facts: Facts, *, failing: bool) -> Candidate | None:
     best: Candidate | None = None
     for anchor in rule.anchors:
-        hits = [h for h in facts.hits(anchor.says) if _fits(anchor, h, facts, failing=failing)]
-        if not hits or anchor.confidence < ABSTAIN_BELOW:
+        found = _anchored(rule, anchor, facts, failing=failing)
+        if found is None:
             continue
-        hits.sort(key=lambda h: (h.file, h.order))
-        near = facts.hits(anchor.near)
-        values = facts.engine | _values(
-            [*hits, *(h for h in near if any(_close(h, hit, anchor.within) for hit in hits))]
-        )
-        support = [h for h in near if any(_close(h, hit, anchor.within) for hit in hits)][:1]
-        support += facts.hits(anchor.needs)[:2]
         if best is None:
-            best = Candidate(rule, anchor.confidence, hits + support, values)
-        elif anchor.confidence > best.confidence:
-            best = Candidate(rule, anchor.confidence, hits + support + best.hits, best.values | values)
+            best = found
+        elif found.confidence > best.confidence:
+            found.hits += best.hits
+            found.values = best.values | found.values
+            best = found
         else:
-            best = Candidate(rule, best.confidence, best.hits + hits, values | best.values)
+            best.hits += found.hits
+            best.values = found.values | best.values
     return best
+
+
+def _anchored(rule: Rule, anchor: Anchor, facts: Facts, *, failing: bool) -> Candidate | None:
+    """The anchor's lines, the surest first, with what stands near them in support."""
+    weighed = [
+        (anchor.confidence * _weight(anchor, hit, facts, failing=failing), hit)
+        for hit in facts.hits(anchor.says)
+        if _fits(anchor, hit, facts, failing=failing)
+    ]
+    weighed = [(weight, hit) for weight, hit in weighed if weight >= ABSTAIN_BELOW]
+    if not weighed:
+        return None
+    weighed.sort(key=lambda pair: (-pair[0], pair[1].file, pair[1].order))
+    hits = [hit for _, hit in weighed]
+    near = [h for h in facts.hits(anchor.near) if any(_close(h, hit, anchor.within) for hit in hits)]
+    support = near[:1] + facts.hits(anchor.needs)[:2]
+    values = facts.engine | _values([*hits, *near])
+    return Candidate(rule, weighed[0][0], hits + support, values, anchor.detail)
+
+
+def _weight(anchor: Anchor, hit: Hit, facts: Facts, *, failing: bool) -> float:
+    """How much a line counts, by the level it was logged at: a healthy server warns of much that never happens."""
+    if anchor.any_level or hit.level == "loud":
+        return 1.0
+    file = facts.files[hit.file]
+    if file.lines < SHORT and facts.phase(hit) not in ("ready", "serving"):
+        return 0.75
+    return 0.55 if failing and hit.level == "warning" else 0.0
 
 
 def _values(hits: list[Hit]) -> dict[str, str]:
@@ -139,15 +170,20 @@ def _fits(anchor: Anchor, hit: Hit, facts: Facts, *, failing: bool) -> bool:
         return False
     if anchor.not_near and any(_close(h, hit, anchor.within) for h in facts.hits(anchor.not_near)):
         return False
-    return not anchor.silent_end or (not failing and _ends_with(hit, facts.files[hit.file]))
+    return not anchor.silent_end or (
+        not failing and not facts.ready_after(hit) and _ends_with(hit, facts.files[hit.file], anchor.within)
+    )
 
 
 def _close(one: Hit, other: Hit, within: int) -> bool:
     return one.file == other.file and abs(one.line - other.line) <= within
 
 
-def _ends_with(hit: Hit, file: Scanned) -> bool:
-    return any(line <= hit.line for line, _ in file.tail[-3:]) or hit.line in dict(file.tail)
+def _ends_with(hit: Hit, file: Scanned, lines: int) -> bool:
+    """Whether the log says nothing, or next to nothing, after a line."""
+    if file.newest_first:
+        return hit.line <= lines
+    return bool(file.tail) and hit.line >= file.tail[-lines:][0][0]
 
 
 def _explain_away(found: list[Candidate]) -> list[Candidate]:

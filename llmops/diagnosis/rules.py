@@ -36,7 +36,9 @@ class Anchor(_Record):
         not_near: None of these within ``within`` lines.
         within: Distance in lines for ``near`` and ``not_near``.
         phases: The start-up phases in which the anchor counts; empty for any.
-        silent_end: The log ends with the anchor and shows no failure.
+        silent_end: The log shows no failure, and ends within ``within`` lines of the anchor.
+        any_level: A line at INFO proves as much as one at ERROR.
+        detail: Said in place of the rule's explanation when this anchor is the one that matched.
         confidence: 0 to 1.
     """
 
@@ -48,6 +50,8 @@ class Anchor(_Record):
     within: int = 60
     phases: tuple[str, ...] = ()
     silent_end: bool = False
+    any_level: bool = False
+    detail: str | None = None
     confidence: float = Field(default=0.95, gt=0, le=1)
 
 

@@ -9,18 +9,22 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Final
 
 from llmops.diagnosis import noise
 from llmops.diagnosis.phrases import GAP, Phrase, compile_phrase, unify
-from llmops.diagnosis.source import Block, blocks
+from llmops.diagnosis.source import LONGEST_LINE, Block, blocks
 
 MOST_HITS: Final = 48  # of one phrase in one file; later ones say nothing new
 SHOWN: Final = 300  # characters of a line that are kept as evidence
 TAIL_LINES: Final = 6
 SMALL: Final = 2 << 20  # up to this size a log is also read with its wrapped lines joined
+ENOUGH: Final = 8  # times that a line of one shape is read in a log that is not small
+MOST_SHAPES: Final = 300_000
+SHAPED: Final = 600  # characters of a line that make its shape
+_VARIABLE: Final = b"0123456789abcdefABCDEF"
 _LETTERS: Final = bytes(c if 97 <= c <= 122 else 32 for c in range(256))
 _ANSI: Final = re.compile(rb"\x1b(?:\[[0-9;:?]{0,24}[ -/]?[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|[@-Z\\^_])")
 
@@ -36,6 +40,7 @@ class Hit:
         text: A part of that line, unchanged.
         values: What the phrase captured.
         order: Position in time: rises with the line, or falls in a log that is written newest first.
+        level: ``quiet`` (INFO, DEBUG), ``warning`` or ``loud``.
     """
 
     phrase: str
@@ -44,6 +49,7 @@ class Hit:
     text: str
     values: Mapping[str, str]
     order: float = 0.0
+    level: str = "loud"
 
 
 @dataclass(slots=True)
@@ -71,8 +77,9 @@ class Vocabulary:
 
     def possible(self, haystack: bytes) -> list[Phrase]:
         """The phrases that may occur in a unified text."""
-        present = self._words.intersection(haystack.translate(_LETTERS).split())
-        return self._wordless + list({id(p): p for word in present for p in self._by_word[word]}.values())
+        words = set(haystack.translate(_LETTERS).split())
+        some = {id(p): p for word in self._words & words for p in self._by_word[word]}
+        return self._wordless + [phrase for phrase in some.values() if phrase.words <= words]
 
 
 def scan(name: str, number: int, file: BinaryIO, vocabulary: Vocabulary) -> Scanned:
@@ -82,63 +89,113 @@ def scan(name: str, number: int, file: BinaryIO, vocabulary: Vocabulary) -> Scan
     small: list[bytes] | None = []
     size = 0
     clocks = _Clocks()
+    repeats = _Repeats()
     for block in blocks(file):
-        _scan_block(block, number, vocabulary, counts, result)
+        if size < SMALL:
+            _scan_block(
+                block.data, block.context, _Lines(block.data, block.line).number, number, vocabulary, counts, result
+            )
+        else:
+            data, line_of = repeats.without(block)
+            _scan_block(data, 0, line_of, number, vocabulary, counts, result)
         clocks.feed(block.data)
         size += len(block.data) - block.context
         result.lines = block.line + block.data.count(b"\n") - (1 if block.data.endswith(b"\n") else 0)
-        result.tail = (result.tail + _last_lines(block))[-TAIL_LINES:]
+        result.tail = sorted((dict(result.tail) | dict(_last_lines(block))).items())[-TAIL_LINES:]
         if small is not None:
             small.append(block.data[block.context :])
             if size > SMALL:
                 small = None
     if small:
         _scan_unwrapped(b"".join(small), number, vocabulary, result)
+    _scan_tail(number, vocabulary, counts, result)
     result.newest_first = clocks.falling()
     sign = -1.0 if result.newest_first else 1.0
-    result.hits = [Hit(h.phrase, h.file, h.line, h.text, h.values, sign * h.line) for h in result.hits]
+    result.hits = [replace(hit, order=sign * hit.line) for hit in result.hits]
     return result
 
 
+def _scan_tail(number: int, vocabulary: Vocabulary, counts: dict[str, int], into: Scanned) -> None:
+    """The last lines once more, for phrases that were said too often to be kept until there."""
+    frequent = {text for text, count in counts.items() if count >= MOST_HITS}
+    for line, text in into.tail if frequent else ():
+        haystack = unify(text.encode())
+        for phrase in vocabulary.possible(haystack):
+            if phrase.text in frequent and next(_matches(phrase, haystack), None):
+                into.hits.append(Hit(phrase.text, number, line, text, {}, level=noise.level(text)))
+
+
 class _Lines:
-    """Offsets of a block's lines, made only when something was found in it."""
+    """Line numbers by offset, made only when something was found."""
 
     def __init__(self, data: bytes, first: int) -> None:
         self._data, self._first = data, first
         self._starts: list[int] | None = None
 
-    def at(self, offset: int) -> tuple[int, int, int]:
-        """Line number, start and end of the line that holds ``offset``."""
+    def number(self, offset: int) -> int:
+        """The 1-based number of the line that holds ``offset``."""
         if self._starts is None:
             self._starts = [0, *(m.end() for m in re.finditer(rb"\n", self._data))]
-        index = bisect.bisect_right(self._starts, offset) - 1
-        start = self._starts[index]
-        end = self._starts[index + 1] - 1 if index + 1 < len(self._starts) else len(self._data)
-        return self._first + index, start, end
+        return self._first + bisect.bisect_right(self._starts, offset) - 1
 
 
-def _scan_block(block: Block, number: int, vocabulary: Vocabulary, counts: dict[str, int], into: Scanned) -> None:
-    raw = block.data
-    data, context = raw, block.context
+class _Repeats:
+    """Leaves out lines that were read often before, numbers and hexadecimal aside: a long log says the same again and again."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, int] = {}
+
+    def without(self, block: Block) -> tuple[bytes, Callable[[int], int]]:
+        """The lines that are worth reading, and the number of the line at an offset in them."""
+        kept, starts, numbers, length = [], [], [], 0
+        seen = self._seen
+        first = block.line + block.data.count(b"\n", 0, block.context)
+        for number, line in enumerate(block.data[block.context :].split(b"\n"), first):
+            shape = hash(line[:SHAPED].translate(None, _VARIABLE))
+            count = seen.get(shape, 0)
+            if count >= ENOUGH:
+                continue
+            if len(seen) < MOST_SHAPES:
+                seen[shape] = count + 1
+            kept.append(line)
+            starts.append(length)
+            numbers.append(number)
+            length += len(line) + 1
+        return b"\n".join(kept), lambda offset: numbers[max(0, bisect.bisect_right(starts, offset) - 1)]
+
+
+def _scan_block(
+    raw: bytes,
+    context: int,
+    line_of: Callable[[int], int],
+    number: int,
+    vocabulary: Vocabulary,
+    counts: dict[str, int],
+    into: Scanned,
+) -> None:
+    data = raw
     if b"\x1b" in raw:
         data = _ANSI.sub(b"", raw)
         context = len(_ANSI.sub(b"", raw[:context]))
     haystack = unify(_unescaped(data))
-    lines = _Lines(data, block.line)
     for phrase in vocabulary.possible(haystack):
+        if counts.get(phrase.text, 0) >= MOST_HITS:
+            continue
         for start, end, spans in _matches(phrase, haystack):
             if end <= context:
                 continue
             if counts.get(phrase.text, 0) >= MOST_HITS:
                 break
-            line, line_start, line_end = lines.at(start)
-            text = data[line_start:line_end]
+            line_start = data.rfind(b"\n", max(0, start - LONGEST_LINE), start) + 1 or max(0, start - LONGEST_LINE)
+            line_end = data.find(b"\n", start, start + LONGEST_LINE)
+            text = data[line_start : line_end if line_end >= 0 else start + LONGEST_LINE]
             if _rejected(phrase, text, start - line_start):
                 continue
             counts[phrase.text] = counts.get(phrase.text, 0) + 1
             values = {k: data[a:b].decode("utf-8", "replace") for k, (a, b) in spans.items()}
-            shown = _shown(text, start - line_start)
-            into.hits.append(Hit(phrase.text, number, line, _in_raw(shown, raw), values))
+            shown = _in_raw(_shown(text, start - line_start), raw)
+            level = noise.level(text[:2000].decode("utf-8", "replace"))
+            into.hits.append(Hit(phrase.text, number, line_of(start), shown, values, level=level))
 
 
 def _unescaped(data: bytes) -> bytes:
@@ -250,7 +307,9 @@ def _scan_unwrapped(data: bytes, number: int, vocabulary: Vocabulary, into: Scan
                 continue
             seen.add((phrase.text, line))
             values = {k: joined[a:b].decode("utf-8", "replace") for k, (a, b) in spans.items()}
-            into.hits.append(Hit(phrase.text, number, line, _in_raw(_shown(raws[line - 1], 0), raws[line - 1]), values))
+            raw = raws[line - 1]
+            level = noise.level(raw[:2000].decode("utf-8", "replace"))
+            into.hits.append(Hit(phrase.text, number, line, _in_raw(_shown(raw, 0), raw), values, level=level))
 
 
 def _wrap_width(raws: list[bytes]) -> int:
