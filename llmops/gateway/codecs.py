@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from llmops.gateway.dialects.native import NativeCodec
+from llmops.gateway.dialects.translate import EmbeddingsCodec, TranslatingCodec
 from llmops.gateway.refusal import Refusal
 
 if TYPE_CHECKING:
+    from llmops.gateway.config import Provider as ProviderForm
     from llmops.gateway.dialects.wire import Codec
     from llmops.gateway.surfaces import Surface
     from llmops.gateway.targets import Provider
 
 _OPENAI_NATIVE: Final = frozenset({"chat", "completions", "embeddings"})
-_made: dict[tuple[str, str, bool], Codec] = {}
+_made: dict[tuple[object, ...], Codec] = {}
 
 
 def codec_for(surface: Surface, provider: Provider) -> Codec:
@@ -27,10 +29,20 @@ def codec_for(surface: Surface, provider: Provider) -> Codec:
         form.dialect == "openai"
         and (surface.name in _OPENAI_NATIVE or (surface.name == "responses" and form.responses))
     ) or (form.dialect == "anthropic" and surface.dialect == "anthropic")
-    key = (surface.name, "native" if native else form.dialect, form.stream_usage)
+    key = (surface.name, form.dialect, native, form.stream_usage, form.triton_input, form.triton_output)
     codec = _made.get(key)
     if codec is None:
-        if not native:
-            raise Refusal(400, f"{surface.name} requests cannot be sent to a server that speaks {form.dialect}")
-        codec = _made[key] = NativeCodec(surface, ask_usage=form.stream_usage)
+        codec = _made[key] = _make(surface, form, native=native)
     return codec
+
+
+def _make(surface: Surface, form: ProviderForm, *, native: bool) -> Codec:
+    if native:
+        return NativeCodec(surface, ask_usage=form.stream_usage)
+    if surface.name == "embeddings":
+        if form.dialect == "anthropic":
+            raise Refusal(
+                400, "this model's provider (anthropic) has no embeddings", code="no_embeddings", param="model"
+            )
+        return EmbeddingsCodec(form.dialect, form.triton_input, form.triton_output)
+    return TranslatingCodec(surface, form.dialect, form.triton_input, form.triton_output)

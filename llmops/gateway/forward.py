@@ -175,7 +175,8 @@ async def _exchange(call: Call, target: Target, codec: Codec, deadline_ns: int) 
         raise Failure("protocol", 502, f"{provider.name} did not answer with the stream that was asked for")
     client_body, call.usage = codec.decode(ask, answer)
     if call.usage is None:
-        call.estimate = Usage(call.facts.input_tokens, max(1, len(client_body) // 4), estimated=True)
+        out = 0 if call.request.surface.name == "embeddings" else max(1, len(client_body) // 4)
+        call.estimate = Usage(call.facts.input_tokens, out, estimated=True)
     return Whole(client_body)
 
 

@@ -1,0 +1,276 @@
+"""Fake Anthropic, Gemini and Triton, and the faults that every fake can be asked for by the model's name."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from gateway_fakes import OPENAI_TEXT, OPENAI_USAGE, Answer, Close, Fake, openai_chunk
+from gateway_fakes import openai as openai_plain
+
+ANTHROPIC_TEXT = "a-claude-text"
+GEMINI_TEXT = "g-gemini-text"
+TRITON_TEXT = "t-triton-text"
+ANTHROPIC_USAGE = {
+    "input_tokens": 3,
+    "cache_creation_input_tokens": 12304,
+    "cache_read_input_tokens": 0,
+    "output_tokens": 550,
+}
+GEMINI_USAGE = {
+    "promptTokenCount": 300000,
+    "cachedContentTokenCount": 100000,
+    "candidatesTokenCount": 900,
+    "thoughtsTokenCount": 100,
+    "totalTokenCount": 301000,
+}
+CITY = {"city": "Kyoto", "unit": "C"}
+CITIES = [CITY, {"city": "Oslo", "unit": "F"}]
+TEXT = {"openai": OPENAI_TEXT, "anthropic": ANTHROPIC_TEXT, "gemini": GEMINI_TEXT, "triton": TRITON_TEXT}
+
+ERRORS: dict[str, tuple[int, dict[str, str]]] = {
+    "fault-400": (400, {}),
+    "fault-401": (401, {}),
+    "fault-404": (404, {}),
+    "fault-429": (429, {"retry-after": "7"}),
+    "fault-500": (500, {}),
+    "fault-529": (529, {}),
+}
+
+
+def _error_body(dialect: str, status: int) -> Any:
+    if dialect == "anthropic":
+        return {"type": "error", "error": {"type": "some_error", "message": f"anthropic says {status}"}}
+    if dialect == "gemini":
+        return {"error": {"code": status, "message": f"gemini says {status}", "status": "X"}}
+    if dialect == "triton":
+        return {"error": f"triton says {status}"}
+    return {"error": {"message": f"openai says {status}", "type": "x", "code": None, "param": None}}
+
+
+def fault(dialect: str, model: str, answer: Answer) -> bool:
+    """Answer with the fault that the model's name asks for."""
+    for name, (status, headers) in ERRORS.items():
+        if model.endswith(name):
+            answer.whole(status, _error_body(dialect, status), headers)
+            return True
+    if model.endswith("fault-stall"):
+        deadline = time.monotonic() + 20
+        while not answer.gone() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        raise Close
+    if model.endswith("fault-garbage"):
+        answer.whole(200, b"<html>not json</html>")
+        return True
+    if model.endswith("fault-error200"):
+        answer.whole(200, _error_body(dialect, 500))
+        return True
+    return False
+
+
+def wants_tools(body: dict[str, Any]) -> int:
+    """How many tools the request offers: as many are called."""
+    tools = body.get("tools") or []
+    if tools and "functionDeclarations" in tools[0]:
+        tools = tools[0]["functionDeclarations"]
+    return len(tools)
+
+
+# ---- OpenAI with tools and faults ----
+
+
+def openai(server: Fake, body: dict[str, Any], answer: Answer) -> None:
+    if fault("openai", body.get("model", ""), answer):
+        return
+    model = body.get("model", "")
+    if not wants_tools(body) or _has_result(body):
+        if body.get("stream") and "fault-stream" in model:
+            _openai_broken(model, answer)
+            return
+        openai_plain(server, body, answer)
+        return
+    calls = [
+        {"id": f"call_{i}", "type": "function", "function": {"name": "weather", "arguments": json.dumps(args)}}
+        for i, args in enumerate(CITIES[: wants_tools(body)])
+    ]
+    if not body.get("stream"):
+        choice = {"index": 0, "message": {"role": "assistant", "content": None, "tool_calls": calls}}
+        whole = {"id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o", "usage": OPENAI_USAGE}
+        answer.whole(200, {**whole, "choices": [{**choice, "finish_reason": "tool_calls"}]})
+        return
+    answer.stream_head()
+    answer.event(openai_chunk({"role": "assistant", "content": None}))
+    for i, call in enumerate(calls):
+        head = {"index": i, "id": call["id"], "type": "function", "function": {"name": "weather", "arguments": ""}}
+        answer.event(openai_chunk({"tool_calls": [head]}))
+        text = call["function"]["arguments"]
+        for piece in (text[:5], text[5:]):
+            answer.event(openai_chunk({"tool_calls": [{"index": i, "function": {"arguments": piece}}]}))
+    answer.event(openai_chunk({}, "tool_calls"))
+    answer.event({**openai_chunk({}), "choices": [], "usage": OPENAI_USAGE})
+    answer.event(b"[DONE]")
+    answer.stream_end()
+
+
+def _has_result(body: dict[str, Any]) -> bool:
+    text = json.dumps(body)
+    return '"tool"' in text or "tool_result" in text or "functionResponse" in text
+
+
+def _openai_broken(model: str, answer: Answer) -> None:
+    answer.stream_head()
+    answer.event(openai_chunk({"role": "assistant", "content": ""}))
+    if model.endswith("fault-stream-early-error"):
+        answer.event({"error": {"message": "engine died", "type": "server_error", "code": 500}})
+        answer.stream_end()
+        return
+    answer.event(openai_chunk({"content": "o-three"}))
+    if model.endswith("fault-stream-late-error"):
+        answer.event({"error": {"message": "engine died", "type": "server_error", "code": 500}})
+        answer.stream_end()
+        return
+    raise Close  # cut in the middle
+
+
+# ---- Anthropic ----
+
+
+def anthropic(server: Fake, body: dict[str, Any], answer: Answer) -> None:
+    if fault("anthropic", body.get("model", ""), answer):
+        return
+    if server.seen[-1].path.endswith("/count_tokens"):
+        answer.whole(200, {"input_tokens": 4321})
+        return
+    blocks: list[dict[str, Any]] = []
+    if body.get("thinking", {}).get("type") == "enabled":
+        blocks.append({"type": "thinking", "thinking": "hm, well", "signature": "sig-anthropic-1"})
+    count = 0 if _has_result(body) else wants_tools(body)
+    if count:
+        blocks += [
+            {"type": "tool_use", "id": f"toolu_{i}", "name": "weather", "input": args}
+            for i, args in enumerate(CITIES[:count])
+        ]
+    elif "output_config" in body and "format" in body["output_config"]:
+        blocks.append({"type": "text", "text": json.dumps(CITY)})
+    else:
+        blocks.append({"type": "text", "text": ANTHROPIC_TEXT})
+    reason = "tool_use" if count else "end_turn"
+    message = {
+        "id": "msg_fake_1",
+        "type": "message",
+        "role": "assistant",
+        "model": body["model"],
+        "stop_reason": reason,
+        "stop_sequence": None,
+    }
+    if not body.get("stream"):
+        answer.whole(200, {**message, "content": blocks, "usage": ANTHROPIC_USAGE}, {"request-id": "req_anthropic_1"})
+        return
+    answer.stream_head()
+    start_usage = {**ANTHROPIC_USAGE, "output_tokens": 1}
+    started = {**message, "stop_reason": None, "content": [], "usage": start_usage}
+    answer.event({"type": "message_start", "message": started}, "message_start")
+    answer.event({"type": "ping"}, "ping")
+    for index, block in enumerate(blocks):
+        _anthropic_block(index, block, answer)
+    if body["model"].endswith("fault-stream-late-error"):
+        error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+        answer.event(error, "error")
+        answer.stream_end()
+        return
+    delta = {"stop_reason": reason, "stop_sequence": None}
+    answer.event({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 550}}, "message_delta")
+    answer.event({"type": "message_stop"}, "message_stop")
+    answer.stream_end()
+
+
+def _anthropic_block(index: int, block: dict[str, Any], answer: Answer) -> None:
+    empty = {"text": {"text": ""}, "thinking": {"thinking": "", "signature": ""}, "tool_use": {"input": {}}}
+    answer.event(
+        {"type": "content_block_start", "index": index, "content_block": {**block, **empty[block["type"]]}},
+        "content_block_start",
+    )
+    deltas: list[dict[str, Any]] = []
+    if block["type"] == "text":
+        text = block["text"]
+        deltas = [{"type": "text_delta", "text": piece} for piece in (text[:3], text[3:])]
+    elif block["type"] == "thinking":
+        deltas = [
+            {"type": "thinking_delta", "thinking": block["thinking"]},
+            {"type": "signature_delta", "signature": block["signature"]},
+        ]
+    else:
+        raw = json.dumps(block["input"])
+        deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in ("", raw[:7], raw[7:])]
+    for delta in deltas:
+        answer.event({"type": "content_block_delta", "index": index, "delta": delta}, "content_block_delta")
+    answer.event({"type": "content_block_stop", "index": index}, "content_block_stop")
+
+
+# ---- Gemini ----
+
+
+def gemini(server: Fake, body: dict[str, Any], answer: Answer) -> None:
+    path = server.seen[-1].path
+    model = path.rpartition("/models/")[2].partition(":")[0]
+    if fault("gemini", model, answer):
+        return
+    if path.endswith(":batchEmbedContents"):
+        answer.whole(200, {"embeddings": [{"values": [9.0, 0.25]} for _ in body["requests"]]})
+        return
+    parts: list[dict[str, Any]] = []
+    count = 0 if _has_result(body) else wants_tools(body)
+    generation = body.get("generationConfig", {})
+    if generation.get("thinkingConfig"):
+        parts.append({"text": "gemini ponders", "thought": True})
+    if count:
+        parts += [{"functionCall": {"name": "weather", "args": args}} for args in CITIES[:count]]
+        parts[-count]["thoughtSignature"] = "c2lnLWdlbWluaQ=="
+    elif generation.get("responseJsonSchema"):
+        parts.append({"text": json.dumps(CITY)})
+    else:
+        parts.append({"text": GEMINI_TEXT})
+    head = {"responseId": "gem-1", "modelVersion": model}
+
+    def candidate(some: list[dict[str, Any]], finish: str | None) -> dict[str, Any]:
+        row = {"content": {"role": "model", "parts": some}, "index": 0}
+        return {**head, "candidates": [row | ({"finishReason": finish} if finish else {})]}
+
+    if ":streamGenerateContent" not in path:
+        answer.whole(200, {**candidate(parts, "STOP"), "usageMetadata": GEMINI_USAGE})
+        return
+    answer.stream_head()
+    for part in parts[:-1]:
+        answer.event(candidate([part], None))
+    last = parts[-1]
+    if "text" in last and not last.get("thought"):
+        answer.event(candidate([{"text": last["text"][:4]}], None))
+        last = {"text": last["text"][4:]}
+    answer.event({**candidate([last], "STOP"), "usageMetadata": GEMINI_USAGE})
+    answer.stream_end()
+
+
+# ---- Triton ----
+
+
+def triton(server: Fake, body: dict[str, Any], answer: Answer) -> None:
+    path = server.seen[-1].path
+    model = path.split("/models/")[1].split("/")[0]
+    if fault("triton", model, answer):
+        return
+    if path.endswith("/infer"):
+        texts = body["inputs"][0]["data"]
+        data = [value for text in texts for value in (float(len(text)), 0.125)]
+        output = {"name": "text_output", "datatype": "FP32", "shape": [len(texts), 2], "data": data}
+        answer.whole(200, {"model_name": model, "outputs": [output]})
+    elif path.endswith("/generate"):
+        answer.whole(200, {"model_name": model, "model_version": "1", "text_output": TRITON_TEXT})
+    else:
+        answer.stream_head()
+        for piece in (TRITON_TEXT[:2], TRITON_TEXT[2:]):
+            answer.event({"model_name": model, "model_version": "1", "text_output": piece})
+        answer.stream_end()
+
+
+HANDLERS = {"openai": openai, "anthropic": anthropic, "gemini": gemini, "triton": triton}
