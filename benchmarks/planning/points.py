@@ -202,7 +202,9 @@ def summarise(rows: list[Row]) -> dict[str, Any]:
 
 
 def _print(rows: list[Row]) -> None:
-    print(f"{'id':6}{'model':38}{'setting':22}{'KV':>7}{'given':>8}{'%':>8}{'alone':>8}{'%':>8}{'w %':>7}{'act':>12}{'B/tok %':>9}")
+    print(
+        f"{'id':6}{'model':38}{'setting':22}{'KV':>7}{'given':>8}{'%':>8}{'alone':>8}{'%':>8}{'w %':>7}{'act':>12}{'B/tok %':>9}"
+    )
     for row in rows:
         numbers = (row.given_gib, row.given_error, row.alone_gib, row.alone_error, row.weights_error)
         given, given_error, alone, alone_error, weights = (f"{n:.2f}" if n is not None else "-" for n in numbers)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from llmops.checkpoint.defaults import with_defaults
+
 _MAX = 2**40
 _TEXT_SECTIONS: Final = ("text_config", "llm_config", "language_config", "language_model_config", "thinker_config")
 _VISION_SECTIONS: Final = ("vision_config", "vision_model_config", "vit_config", "visual")
@@ -17,6 +19,8 @@ _UNGATED: Final = (
     "gpt2", "gpt_neox", "gpt_neo", "gptj", "gpt_bigcode", "opt", "bloom", "falcon", "phi", "mpt", "starcoder2", "bert",
     "roberta", "xlm-roberta", "distilbert", "electra", "nemotron", "camembert", "codegen", "persimmon", "nemotron_h",
 )  # fmt: skip
+# Learned or no position embeddings: nothing is precomputed.
+_NO_ROPE: Final = ("gpt2", "opt", "bloom", "mpt", "gpt_bigcode", "bert", "mamba", "falcon_mamba", "rwkv", "roberta")
 _ATTENTION_BIAS: Final = (
     "qwen2",
     "qwen2_moe",
@@ -121,10 +125,10 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The language model's section of a multimodal config, with missing keys taken from the top."""
     inner = section(config, *_TEXT_SECTIONS)
     if not inner:
-        return config
+        return with_defaults(config)
     deeper = section(inner, *_TEXT_SECTIONS)
     lifted = {key: value for key, value in config.items() if key not in (*_VISION_SECTIONS, *_AUDIO_SECTIONS)}
-    return {**lifted, **inner, **deeper}
+    return {**lifted, **with_defaults({**inner, **deeper})}
 
 
 def multimodal(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -136,7 +140,8 @@ def multimodal(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def vision_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The vision encoder's section, empty without one."""
-    return section(config, *_VISION_SECTIONS) or section(section(config, "thinker_config"), *_VISION_SECTIONS)
+    found = section(config, *_VISION_SECTIONS) or section(section(config, "thinker_config"), *_VISION_SECTIONS)
+    return with_defaults(found)
 
 
 def read_shape(config: Mapping[str, Any]) -> Shape:
@@ -222,10 +227,35 @@ def _context(text: Mapping[str, Any]) -> int:
     kind = word(scaling, "rope_type", "type")
     factor = scaling.get("factor", 1)
     original = number(scaling, "original_max_position_embeddings")
+    if word(text, "model_type").startswith("gemma3"):  # its context is stated after scaling
+        return base
     if kind not in ("yarn", "linear", "dynamic") or not isinstance(factor, (int, float)) or not 1 < factor < 1e4:
         return base
     # Some configs state the context before scaling, some after: where the original length is given it decides.
     return int(original * factor) if original else int(base * factor)
+
+
+def rotary_elements(text: Mapping[str, Any], head_dim: int, mla: Mla | None, kinds: frozenset[str]) -> int:
+    """Elements of the cosine and sine tables that engines precompute: positions x rotary size.
+
+    Linear scaling lengthens the table by its factor, images and video (``mrope_section``) by 4. Gemma has a table of its
+    own for sliding layers.
+    """
+    family = word(text, "model_type")
+    if family.startswith(_NO_ROPE) or not head_dim:
+        return 0
+    scaling = _rope_section(text)
+    share = text.get("partial_rotary_factor", scaling.get("partial_rotary_factor", text.get("rotary_pct", 1.0)))
+    rotary = mla.rope_dim if mla else head_dim * (share if isinstance(share, (int, float)) and 0 < share <= 1 else 1)
+    base, factor = _context(text), scaling.get("factor", 1)
+    positions = base
+    if word(scaling, "rope_type", "type") == "linear" and isinstance(factor, (int, float)) and 1 < factor < 1e4:
+        own = number(text, "max_position_embeddings", default=base)
+        positions = int(own * factor)
+    if "mrope_section" in scaling:
+        positions *= 4
+    local = base if family.startswith("gemma3") and "sliding" in kinds else 0
+    return int((positions + local) * rotary)
 
 
 def _rope_section(text: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -200,6 +200,7 @@ class ModelFacts:
         dtypes: Stored types with their bytes, largest first.
         context_length: Positions the model was made for, rope scaling included.
         kv_bytes_per_token: At 16 bit, on one device, all layers that grow with the context.
+        rotary_elements: Elements of the position tables that an engine precomputes.
         complete: Whether every tensor that the index names is there and every file is whole.
         exact_sizes: False when sizes were computed from the configuration because no headers are there.
         config: The parsed config.json, or the GGUF metadata without arrays; untrusted.
@@ -231,6 +232,7 @@ class ModelFacts:
     multimodal: tuple[str, ...]
     rope_scaling: str | None
     kv_bytes_per_token: int
+    rotary_elements: int
     weights: Weights
     tokenizer: Tokenizer
     generation: Mapping[str, Any]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmops.checkpoint import account as sums
-from llmops.checkpoint.config import Shape, is_generative, read_shape
+from llmops.checkpoint.config import Shape, is_generative, read_shape, rotary_elements
 from llmops.checkpoint.facts import Licence, ModelFacts, Moe, Quantization, Tokenizer
 from llmops.checkpoint.gguf import FILE_TYPES, GgufHeader, LongArray, read_header
 from llmops.checkpoint.groups import describe, layer_groups
@@ -126,6 +126,9 @@ def _assemble(
         multimodal=("vision",) if any(tensor.name.startswith(("v.", "mm.")) for tensor in tensors) else (),
         rope_scaling=shape.rope_scaling,
         kv_bytes_per_token=sum(2 * group.layers * group.elements_per_token() for group in groups),
+        rotary_elements=rotary_elements(
+            shape.text, shape.head_dim, shape.mla, frozenset(group.kind for group in groups)
+        ),
         weights=account.weights,
         tokenizer=_tokenizer(metadata),
         generation={},

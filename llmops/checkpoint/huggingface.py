@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from llmops.checkpoint import account as sums
 from llmops.checkpoint import sidecars
-from llmops.checkpoint.config import Shape, is_generative, multimodal, read_shape
+from llmops.checkpoint.config import Shape, is_generative, multimodal, read_shape, rotary_elements
 from llmops.checkpoint.expected import expected_tensors
 from llmops.checkpoint.facts import ModelFacts, Moe, Quantization
 from llmops.checkpoint.groups import describe, layer_groups
@@ -95,6 +95,9 @@ def assemble(directory: Path, config: Mapping[str, Any], found: Found) -> ModelF
         multimodal=multimodal(config),
         rope_scaling=shape.rope_scaling,
         kv_bytes_per_token=sum(2 * group.layers * group.elements_per_token() for group in groups),
+        rotary_elements=rotary_elements(
+            shape.text, shape.head_dim, shape.mla, frozenset(group.kind for group in groups)
+        ),
         weights=weights,
         tokenizer=sidecars.find_tokenizer(directory),
         generation=sidecars.generation_defaults(directory),

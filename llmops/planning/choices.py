@@ -95,7 +95,9 @@ def default_batched_tokens(spec: PlanSpec, gpu: Gpu, row: Coefficients, max_mode
     if spec.max_num_batched_tokens:
         return spec.max_num_batched_tokens
     if row.profile_whole_context:
-        return max(max_model_len, 2048) if max_model_len <= 32768 else 2048
+        # Engine V0 computes a prompt at once; beyond 32768 tokens in pieces, where the card's kernels can.
+        in_pieces = max_model_len > 32768 and (gpu.compute_capability or (8, 0)) >= (8, 0)
+        return 2048 if in_pieces else max(max_model_len, 2048)
     return 8192 if is_large(gpu, spec) else 2048
 
 

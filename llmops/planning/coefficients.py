@@ -23,6 +23,9 @@ class Coefficients:
     """Memory behaviour of vLLM from one version on.
 
     Attributes:
+        forward: Bytes a token at the forward pass's peak, in units of the type's width: of the hidden size, of the inner
+            size, and a constant in GiB.
+        experts_kept: Whether the experts' work buffers stay after the forward pass and so add to the sampler's peak.
         sampler_bytes: Bytes a (sequence x vocabulary entry) at the warm-up's peak, logits in the model's type not counted.
         non_torch_gib: Memory outside PyTorch (context growth, NCCL): on one GPU, with tensor parallelism, with
             pipeline parallelism only.
@@ -35,6 +38,8 @@ class Coefficients:
 
     since: Version
     sampler_bytes: float
+    forward: tuple[float, float, float]
+    experts_kept: bool
     non_torch_gib: tuple[float, float, float]
     start_gib: tuple[float, float]
     graphs_subtracted: bool
@@ -46,22 +51,22 @@ class Coefficients:
 
 _ROWS: Final = (
     Coefficients(
-        (0, 0, 0), 38.4, (0.16, 0.55, 0.16), (0.5, 0.7), graphs_subtracted=False, profile_whole_context=True,
+        (0, 0, 0), 36.4, (3, 3, 0.0), False, (0.16, 0.55, 0.16), (0.5, 0.7), graphs_subtracted=False, profile_whole_context=True,
         default_utilization=0.9, large_gpu_seqs=256,
-        source="vLLM 0.6-0.8 (engine V0) start-up logs on H100 and RTX 3090",
+        source="vLLM 0.6-0.8 (engine V0): peaks at two contexts on RTX 3090 (issue 10517), H100 logs",
     ),
     Coefficients(
-        (0, 8, 5), 38.4, (0.13, 0.55, 0.13), (0.5, 1.0), graphs_subtracted=False, profile_whole_context=False,
+        (0, 8, 5), 36.4, (4, 3, 0.1), False, (0.13, 0.55, 0.13), (0.5, 1.0), graphs_subtracted=False, profile_whole_context=False,
         default_utilization=0.9, large_gpu_seqs=1024,
         source="vLLM 0.11.0 start-up logs on H100, 5 models",
     ),
     Coefficients(
-        (0, 17, 0), 12.95, (0.25, 2.13, 0.07), (0.51, 1.55), graphs_subtracted=False, profile_whole_context=False,
+        (0, 17, 0), 12.95, (4, 3, 0.1), True, (0.25, 2.13, 0.07), (0.51, 1.55), graphs_subtracted=False, profile_whole_context=False,
         default_utilization=0.9, large_gpu_seqs=1024,
         source="vLLM 0.19.0 debug logs on H100, 25 starts of 12 models",
     ),
     Coefficients(
-        (0, 21, 0), 12.95, (0.25, 2.13, 0.07), (0.51, 1.55), graphs_subtracted=True, profile_whole_context=False,
+        (0, 21, 0), 12.95, (4, 3, 0.1), True, (0.25, 2.13, 0.07), (0.51, 1.55), graphs_subtracted=True, profile_whole_context=False,
         default_utilization=0.92, large_gpu_seqs=1024,
         source="vLLM 0.19.0 debug logs, with the CUDA graph estimate subtracted as 0.21 and later do",
     ),

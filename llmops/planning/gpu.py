@@ -27,6 +27,8 @@ from llmops.planning.types import MemoryPlan, ModelPlan, PlanSpec
 
 # Below this share of full-length requests at once the next larger split is tried.
 _WANTED_CONCURRENCY = 1.2
+# What the engine takes at most when its default is not enough: graphs and fragments need the rest.
+_HIGHEST_UTILIZATION = 0.95
 _MIN_USEFUL_CONTEXT = 2048
 _COMFORTABLE_CONTEXT = {"latency": 8192, "throughput": 8192, "context": 131072}
 
@@ -77,13 +79,15 @@ def plan_on_gpus(facts: ModelFacts, spec: PlanSpec, host: Host, gpus: tuple[int,
     if not candidates:
         raise _no_split(facts, spec, len(gpus))
     best = _choose(request, candidates)
+    if best.shortfall_gib is not None and spec.quantize == "allow":
+        request, best = smaller(request, best, [candidate.split for candidate in candidates])
     replicas = _replicas(request, best, gpus)
     return finish(request, best, assign(host, gpus, best.split, replicas), len(gpus), port=port)
 
 
 def prepare(facts: ModelFacts, spec: PlanSpec, host: Host, gpus: tuple[int, ...]) -> Request:
     """Decide what does not depend on memory; refuse what cannot be."""
-    gpu = min((g for g in host.gpus if g.index in gpus), key=lambda g: g.total_bytes)
+    gpu = min((g for g in host.gpus if g.index in gpus), key=lambda g: (g.total_bytes, g.free_bytes))
     dtype, kv_dtype = choose_dtype(facts, spec, gpu), choose_kv_dtype(facts, spec, gpu)
     quantization = choose_quantization(facts, spec, gpu)
     for choice in (dtype, kv_dtype, quantization):
@@ -132,8 +136,12 @@ def evaluate(request: Request, split: Split) -> Candidate:
 
 
 def _relax(request: Request, split: Split, setting: Setting) -> Candidate:
-    """Fewer sequences, then a shorter context, until the cache holds a request; never what the user fixed."""
+    """More of the card, fewer sequences, a shorter context, until a request fits; never what the user fixed."""
     candidate = _measure(request, split, setting)
+    if _held(candidate) < _WANTED_CONCURRENCY and request.spec.gpu_memory_utilization is None:
+        possible = largest_utilization(free_at_start(request, split), request.gpu.total_gib)
+        setting = replace(setting, utilization=max(setting.utilization, min(_HIGHEST_UTILIZATION, possible)))
+        candidate = _measure(request, split, setting)
     while candidate.shortfall_gib and request.spec.max_num_seqs is None and setting.max_num_seqs > 16:
         setting = replace(setting, max_num_seqs=setting.max_num_seqs // 2)
         candidate = _measure(request, split, setting)
@@ -151,7 +159,9 @@ def _relax(request: Request, split: Split, setting: Setting) -> Candidate:
 def _measure(request: Request, split: Split, setting: Setting) -> Candidate:
     memory, cache = account(request.facts, setting, request.gpu.total_gib, request.row)
     needed = kv.request_bytes(cache, setting.max_model_len, setting.max_num_batched_tokens) / 2**30
-    shortfall = max(0.0, needed - memory.kv_cache_gib)
+    # The engine also refuses to start when less is free than the share it was told to take.
+    taken = memory.budget_gib - free_at_start(request, split)
+    shortfall = max(0.0, needed - memory.kv_cache_gib, taken)
     return Candidate(split, setting, memory, cache, round(shortfall, 4) if shortfall > 1e-9 else None)
 
 
@@ -159,10 +169,31 @@ def _utilization(request: Request, split: Split) -> float:
     """The share of the card that the engine may take: what the user fixes, else its default within what is free."""
     if request.spec.gpu_memory_utilization is not None:
         return request.spec.gpu_memory_utilization
-    start = request.row.start_gib[1 if split.size > 1 else 0]
-    largest = largest_utilization(request.gpu.free_gib - start, request.gpu.total_gib)
+    largest = largest_utilization(free_at_start(request, split), request.gpu.total_gib)
     # A card that also draws a desktop, or runs something else, has less than it says.
     return max(0.01, min(request.row.default_utilization, largest))
+
+
+def smaller(request: Request, best: Candidate, ways: list[Split]) -> tuple[Request, Candidate]:
+    """Quantise when plain weights do not fit: to fp8 while loading where the card can, else to 4 bit beforehand."""
+    facts, capability = request.facts, request.gpu.compute_capability
+    if facts.quantization is not None or request.spec.quantization:
+        return request, best
+    options = (
+        [Choice("fp8", "plain weights do not fit; quantised while loading")] if (capability or (9, 0)) >= (8, 0) else []
+    )
+    four = Choice("gptq", "plain weights do not fit; first: llmops quantize --method gptq, then serve its output")
+    for choice in (*options, four):
+        changed = replace(request, quantization=choice)
+        fitting = [c for c in (evaluate(changed, way) for way in ways) if c.shortfall_gib is None]
+        if fitting:
+            return changed, _choose(changed, fitting)
+    return request, best
+
+
+def free_at_start(request: Request, split: Split) -> float:
+    """GiB that the engine finds free on the fullest GPU once its own context is there."""
+    return request.gpu.free_gib - request.row.start_gib[1 if split.size > 1 else 0]
 
 
 def _choose(request: Request, candidates: list[Candidate]) -> Candidate:

@@ -13,7 +13,6 @@ from llmops.planning.types import MemoryPlan, Term
 from llmops.units import GIB
 
 FLOAT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_FORWARD_BASE_GIB = 0.1
 _GRAPH_BASE_GIB, _GRAPH_LAYER_GIB, _GRAPH_PARALLEL_GIB = 0.35, 0.012, 0.4
 
 
@@ -104,7 +103,9 @@ def weights_per_gpu(facts: ModelFacts, setting: Setting) -> tuple[float, tuple[T
     head = weights.embedding if facts.tied_embeddings and pp > 1 else weights.lm_head
     last = head.size_bytes(width) * vocabulary
     ends = first + last if pp == 1 else max(first, last)
-    rope = rope_bytes(facts, width)
+    rope = facts.rotary_elements * width
+    extra = padding_bytes(facts, tp) / pp + absorbed_bytes(facts, width) / tp / pp
+    layers += extra
     total = (layers + ends + rope) / GIB
     how = f"layers {layers / GIB:.2f} + embedding, head and encoders {ends / GIB:.2f} + rotary tables {rope / GIB:.2f}"
     where = "tensor sizes" if facts.exact_sizes else "tensor sizes computed from config.json"
@@ -113,16 +114,22 @@ def weights_per_gpu(facts: ModelFacts, setting: Setting) -> tuple[float, tuple[T
     return total, (Term("weights", total, "GiB", how + split + stages, where),)
 
 
-def rope_bytes(facts: ModelFacts, width: int) -> float:
-    """Cosine and sine tables that vLLM keeps on the GPU: positions x rotary size, one for each kind of layer."""
-    if not facts.head_dim or not facts.heads:
+def padding_bytes(facts: ModelFacts, tensor_parallel: int) -> float:
+    """Bytes a GPU by which vLLM's MXFP4 kernels pad experts: rows to 256, the split inner size to 64."""
+    quantization = facts.quantization
+    if quantization is None or quantization.quant_method != "mxfp4" or facts.moe is None:
         return 0.0
-    share = facts.config.get("partial_rotary_factor", 1.0)
-    rotary = facts.head_dim * (share if isinstance(share, (int, float)) and 0 < share <= 1 else 1.0)
-    if facts.groups and facts.groups[0].kind == "mla":
-        rotary = 64
-    kinds = len({group.kind for group in facts.groups if group.kind in ("full", "sliding", "chunked", "mla")}) or 1
-    return kinds * facts.context_length * rotary * width
+    part = facts.moe.intermediate / tensor_parallel
+    wider = math.ceil(facts.hidden / 256) * 256 / facts.hidden * (math.ceil(part / 64) * 64 / part)
+    return facts.weights.split.fixed_bytes / tensor_parallel * (wider - 1)
+
+
+def absorbed_bytes(facts: ModelFacts, width: float) -> float:
+    """Bytes of the up-projections that MLA keeps unpacked beside their quantised form; views of it otherwise."""
+    if facts.quantization is None or not facts.groups or facts.groups[0].kind != "mla":
+        return 0.0
+    both = [linear for linear in facts.linears if linear.name.endswith("kv_b_proj")]
+    return sum(linear.in_features * linear.out_features for linear in both) * width
 
 
 def activation_peak(facts: ModelFacts, setting: Setting, row: Coefficients) -> tuple[float, tuple[Term, ...]]:
@@ -134,9 +141,11 @@ def activation_peak(facts: ModelFacts, setting: Setting, row: Coefficients) -> t
     hidden, moe = width * tokens * facts.hidden / GIB, moe_workspace_gib(facts, setting, tokens)
     # Encoders' outputs of the largest batch of images stay during the warm-up, in the cache and as input.
     encoders = 2 * hidden if facts.multimodal else 0.0
-    sampler = (row.sampler_bytes + width) * setting.max_num_seqs * facts.vocab / GIB + hidden + moe + encoders
+    kept = moe if row.experts_kept else 0.0
+    sampler = (row.sampler_bytes + width) * setting.max_num_seqs * facts.vocab / GIB + hidden + kept + encoders
     inner = facts.intermediate / setting.tensor_parallel
-    forward = width * tokens * (4 * facts.hidden + 3 * inner) / GIB + _FORWARD_BASE_GIB + moe + encoders
+    per_hidden, per_inner, base = row.forward
+    forward = width * tokens * (per_hidden * facts.hidden + per_inner * inner) / GIB + base + moe + encoders
     peak = max(sampler, forward)
     chosen = "the sampler's peak" if sampler >= forward else "the forward pass's peak"
     term = Term(
@@ -145,7 +154,7 @@ def activation_peak(facts: ModelFacts, setting: Setting, row: Coefficients) -> t
         "GiB",
         f"{chosen}: max of sampler {sampler:.2f} = {row.sampler_bytes + width:g} B x {setting.max_num_seqs} sequences x "
         f"{facts.vocab} + {width} B x {tokens} tokens x {facts.hidden}, and forward {forward:.2f} = {width} B x {tokens} x "
-        f"(4 x {facts.hidden} + 3 x {inner:g}) + {_FORWARD_BASE_GIB}"
+        f"({per_hidden:g} x {facts.hidden} + {per_inner:g} x {inner:g}) + {base}"
         + (f"; experts' workspace {moe:.2f}" if moe else "")
         + (f"; encoders' outputs {encoders:.2f}" if encoders else ""),
         row.source,
@@ -201,7 +210,9 @@ def lora_term(facts: ModelFacts, setting: Setting) -> Term | None:
 
 def _online_bytes(method: str | None, width: int) -> float:
     """Bytes of a linear weight that the engine quantises while it loads."""
-    return {"fp8": 1.0, "bitsandbytes": 0.5 + 4 / 64, "int8": 1.0}.get(method or "", float(width))
+    # bitsandbytes: 4 bit and an fp32 scale for 64; gptq: 4 bit, a 16-bit scale and a 4-bit zero point for 128.
+    known = {"fp8": 1.0, "bitsandbytes": 0.5 + 4 / 64, "int8": 1.0, "gptq": (4 + 20 / 128) / 8}
+    return known.get(method or "", float(width))
 
 
 def _vision_split(facts: ModelFacts, tensor_parallel: int) -> int:

@@ -38,7 +38,7 @@ def pack(wanted: Sequence[Wanted], host: Host) -> list[tuple[int, ...]]:
         given[place] = _take(wanted[place], needs[place], host, free)
         free = [index for index in free if index not in given[place]]
     _share_rest(wanted, host, given, free)
-    return [tuple(given[place]) for place in range(len(wanted))]
+    return _tidy(wanted, host, given, {place: need.size for place, need in enumerate(needs)})
 
 
 def _pools(host: Host) -> list[tuple[int, ...]]:
@@ -96,6 +96,24 @@ def _share_rest(wanted: Sequence[Wanted], host: Host, given: dict[int, list[int]
                 free = [index for index in free if index not in given[place]]
                 progress = True
                 break
+
+
+def _tidy(
+    wanted: Sequence[Wanted], host: Host, given: dict[int, list[int]], sizes: dict[int, int]
+) -> list[tuple[int, ...]]:
+    """The same numbers of the same cards, but each model's GPUs side by side."""
+    kind = {gpu.index: (gpu.name, gpu.total_bytes) for gpu in host.usable_gpus}
+    free = [gpu.index for gpu in host.usable_gpus]
+    tidy: dict[int, tuple[int, ...]] = {}
+    for place in sorted(given, key=lambda i: -sizes[i]):
+        same = [index for index in free if kind[index] == kind[given[place][0]]]
+        chosen: list[int] = []
+        while len(chosen) < len(given[place]):
+            left = [index for index in same if index not in chosen]
+            chosen += _take(wanted[place], Split(sizes[place], 1, (), island=True), host, left)
+        tidy[place] = tuple(chosen[: len(given[place])])
+        free = [index for index in free if index not in tidy[place]]
+    return [tidy[place] for place in range(len(wanted))]
 
 
 def _ways(item: Wanted, host: Host, pool: tuple[int, ...]) -> list[Split]:
