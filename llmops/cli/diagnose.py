@@ -34,13 +34,12 @@ def diagnose(
     """Root cause of a failure, from its log, offline, with the lines that prove it"""
     from llmops.cli import output
     from llmops.diagnosis import command
-    from llmops.diagnosis.view import view
 
     request = command.Request(tuple(files or ()), explain, list_, machine, state, fix)
     output.run(
         "diagnose",
         lambda progress: command.answer(request, progress),
-        view,
+        command.view,
         json=json,
         report=report,
         quiet=quiet,

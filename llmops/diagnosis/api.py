@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llmops.diagnosis import source
 from llmops.diagnosis.fixes import fixes_for
+from llmops.diagnosis.machine.state import MachineReport
 from llmops.diagnosis.report import Cause, Diagnosis, Evidence
 from llmops.diagnosis.resolve import MOST_EVIDENCE, Candidate, Resolved, resolve
 from llmops.diagnosis.rules import RuleBook, rule_book
@@ -16,8 +17,12 @@ from llmops.errors import LlmopsError
 from llmops.progress import Progress, Silent
 
 
-def diagnose_files(paths: Sequence[Path], progress: Progress | None = None) -> Diagnosis:
+def diagnose_files(
+    paths: Sequence[Path], progress: Progress | None = None, machine: MachineReport | None = None
+) -> Diagnosis:
     """Read logs of one run and say why it failed. ``-`` is standard input.
+
+    ``machine`` is the state of the machine it ran on: it makes causes likelier or less likely, and never invents one.
 
     Raises:
         UsageError: A file cannot be read.
@@ -29,7 +34,7 @@ def diagnose_files(paths: Sequence[Path], progress: Progress | None = None) -> D
         progress.phase(f"reading {'standard input' if str(path) == '-' else path}")
         with source.opened(path) as file:
             scanned.append(scan(str(path), number, file, book.vocabulary))
-    return diagnosis_of(book, scanned)
+    return diagnosis_of(book, scanned, machine)
 
 
 def diagnose_text(name: str, text: str) -> Diagnosis:
@@ -47,10 +52,10 @@ def explain_log(path: Path) -> Cause | None:
         return None
 
 
-def diagnosis_of(book: RuleBook, scanned: Iterable[Scanned]) -> Diagnosis:
+def diagnosis_of(book: RuleBook, scanned: Iterable[Scanned], machine: MachineReport | None = None) -> Diagnosis:
     """Rules over what was scanned."""
     files = list(scanned)
-    resolved = resolve(book, files)
+    resolved = resolve(book, files, machine)
     names = [file.name for file in files]
     causes = tuple(_cause(candidate, names) for candidate in resolved.causes)
     unexplained = () if causes else tuple(_evidence(hit, names) for hit in _telling(resolved))

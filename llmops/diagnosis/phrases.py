@@ -13,6 +13,7 @@ hostile, makes matching slower than linear.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,7 @@ _KINDS: Final = {
     "word": r"[^\s'\",;()\[\]{}]{1,160}",
     "text": r"[^'\"\n]{1,200}",
 }
+_LETTERS: Final = re.compile(rb"[a-z]+")
 _WORD: Final = re.compile(r"[a-z]{2,}")
 # Words so frequent in serving logs that looking for them first would save nothing.
 _COMMON_WORDS: Final = """
@@ -48,17 +50,29 @@ class Phrase:
         text: As the rule has it.
         keywords: At least one of these words is in any text that matches; empty where it holds none.
         words: All of these are.
+        pairs: So are these words, one after the other.
         lead: A literal that any match begins its first part with (may be empty for an alternative).
-        parts: One pattern a stretch between gaps, to be found one after the other.
+        sources: One expression a stretch between gaps, to be found one after the other.
         at_start: The phrase must begin the message.
     """
 
     text: str
     keywords: tuple[bytes, ...]
     words: frozenset[bytes]
+    pairs: frozenset[tuple[bytes, bytes]]
     lead: bytes
-    parts: tuple[re.Pattern[bytes], ...]
+    sources: tuple[bytes, ...]
     at_start: bool
+
+    @property
+    def parts(self) -> tuple[re.Pattern[bytes], ...]:
+        """The compiled expressions; most phrases are never looked for, so compiling waits."""
+        return tuple(map(_compiled, self.sources))
+
+
+@cache
+def _compiled(source: bytes) -> re.Pattern[bytes]:
+    return re.compile(source)
 
 
 def unify(text: bytes) -> bytes:
@@ -73,13 +87,14 @@ def compile_phrase(text: str) -> Phrase:
     # A blank beside a gap belongs to the gap.
     body = re.sub(r"\s*\*\s*", "*", " ".join(text.removeprefix("^").split()))
     parts: list[str] = [""]
-    lead, words, alternatives = "", [], []
+    lead, words, alternatives, literals = "", [], [], []
     literal_so_far = True
     position = 0
     for token in _TOKEN.finditer(body):
         literal = _unified(body[position : token.start()])
         parts[-1] += re.escape(literal)
         words += _WORD.findall(literal)
+        literals.append(literal)
         if literal_so_far:
             lead += literal
         literal_so_far = False
@@ -95,13 +110,17 @@ def compile_phrase(text: str) -> Phrase:
     literal = _unified(body[position:])
     parts[-1] += re.escape(literal)
     words += _WORD.findall(literal)
+    literals.append(literal)
     lead += literal if literal_so_far else ""
     return Phrase(
         text=text,
         keywords=_keywords(words, alternatives),
         words=frozenset(word.encode() for word in words),
+        pairs=frozenset(
+            pair for literal in literals for pair in itertools.pairwise(_LETTERS.findall(literal.encode()))
+        ),
         lead=lead.encode(),
-        parts=tuple(re.compile(part.encode()) for part in parts if part),
+        sources=tuple(part.encode() for part in parts if part),
         at_start=at_start,
     )
 

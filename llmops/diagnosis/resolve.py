@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from llmops.diagnosis.machine.state import MachineReport
 from llmops.diagnosis.rules import Anchor, Rule, RuleBook
 from llmops.diagnosis.scan import Hit, Scanned
 
@@ -15,6 +16,9 @@ ABSTAIN_BELOW: Final = 0.4
 MOST_EVIDENCE: Final = 5
 # An excerpt of fewer lines was chosen by someone, who kept the warning for a reason.
 SHORT: Final = 40
+# What the state of the machine adds to, and takes from, the confidence in a cause.
+CONFIRMED: Final = 0.04
+CONTRADICTED: Final = 0.15
 
 
 @dataclass(slots=True)
@@ -92,17 +96,30 @@ class Facts:
         return marks
 
 
-def resolve(book: RuleBook, scanned: Iterable[Scanned]) -> Resolved:
-    """Weigh everything that was found."""
+def resolve(book: RuleBook, scanned: Iterable[Scanned], machine: MachineReport | None = None) -> Resolved:
+    """Weigh everything that was found, with the state of the machine where it is known."""
     facts = Facts(book, scanned)
     failures = [h for s in book.symptoms if s.failure for h in facts.hits(s.says) if h.level == "loud"]
     found = [c for rule in book.rules if (c := _match(rule, facts, failing=bool(failures)))]
-    causes = _explain_away(found)
+    if machine is not None:
+        for candidate in found:
+            candidate.confidence = _with_machine(candidate, machine)
+    causes = _explain_away([candidate for candidate in found if candidate.confidence >= ABSTAIN_BELOW])
     for symptom in book.symptoms:
         if causes and facts.hits(symptom.says):
             causes[0].explained.append(symptom.text)
     failures.sort(key=lambda h: (h.file, h.order))
     return Resolved(tuple(causes), tuple(failures))
+
+
+def _with_machine(candidate: Candidate, machine: MachineReport) -> float:
+    """A little surer when the machine shows the same, clearly less sure when it shows the opposite."""
+    tags = frozenset(candidate.rule.machine)
+    if tags & machine.signals:
+        return min(0.99, candidate.confidence + CONFIRMED)
+    if tags and tags <= machine.cleared:
+        return candidate.confidence - CONTRADICTED
+    return candidate.confidence
 
 
 def _match(rule: Rule, facts: Facts, *, failing: bool) -> Candidate | None:

@@ -21,6 +21,7 @@ MOST_HITS: Final = 48  # of one phrase in one file; later ones say nothing new
 SHOWN: Final = 300  # characters of a line that are kept as evidence
 TAIL_LINES: Final = 6
 SMALL: Final = 2 << 20  # up to this size a log is also read with its wrapped lines joined
+FEW: Final = 30  # phrases that are looked for without a second test
 ENOUGH: Final = 8  # times that a line of one shape is read in a log that is not small
 MOST_SHAPES: Final = 300_000
 SHAPED: Final = 600  # characters of a line that make its shape
@@ -77,9 +78,14 @@ class Vocabulary:
 
     def possible(self, haystack: bytes) -> list[Phrase]:
         """The phrases that may occur in a unified text."""
-        words = set(haystack.translate(_LETTERS).split())
+        sequence = haystack.translate(_LETTERS).split()
+        words = set(sequence)
         some = {id(p): p for word in self._words & words for p in self._by_word[word]}
-        return self._wordless + [phrase for phrase in some.values() if phrase.words <= words]
+        likely = [phrase for phrase in some.values() if phrase.words <= words]
+        if len(likely) > FEW:
+            pairs = set(itertools.pairwise(sequence))
+            likely = [phrase for phrase in likely if phrase.pairs <= pairs]
+        return self._wordless + likely
 
 
 def scan(name: str, number: int, file: BinaryIO, vocabulary: Vocabulary) -> Scanned:
@@ -92,12 +98,10 @@ def scan(name: str, number: int, file: BinaryIO, vocabulary: Vocabulary) -> Scan
     repeats = _Repeats()
     for block in blocks(file):
         if size < SMALL:
-            _scan_block(
-                block.data, block.context, _Lines(block.data, block.line).number, number, vocabulary, counts, result
-            )
+            piece = _Piece(block.data, block.context, _Lines(block.data, block.line).number)
         else:
-            data, line_of = repeats.without(block)
-            _scan_block(data, 0, line_of, number, vocabulary, counts, result)
+            piece = repeats.without(block)
+        _scan_block(piece, number, vocabulary, counts, result)
         clocks.feed(block.data)
         size += len(block.data) - block.context
         result.lines = block.line + block.data.count(b"\n") - (1 if block.data.endswith(b"\n") else 0)
@@ -145,7 +149,7 @@ class _Repeats:
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}
 
-    def without(self, block: Block) -> tuple[bytes, Callable[[int], int]]:
+    def without(self, block: Block) -> _Piece:
         """The lines that are worth reading, and the number of the line at an offset in them."""
         kept, starts, numbers, length = [], [], [], 0
         seen = self._seen
@@ -161,18 +165,20 @@ class _Repeats:
             starts.append(length)
             numbers.append(number)
             length += len(line) + 1
-        return b"\n".join(kept), lambda offset: numbers[max(0, bisect.bisect_right(starts, offset) - 1)]
+        return _Piece(b"\n".join(kept), 0, lambda offset: numbers[max(0, bisect.bisect_right(starts, offset) - 1)])
 
 
-def _scan_block(
-    raw: bytes,
-    context: int,
-    line_of: Callable[[int], int],
-    number: int,
-    vocabulary: Vocabulary,
-    counts: dict[str, int],
-    into: Scanned,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Text to search: its first ``context`` bytes were searched before; ``line_of`` numbers the line at an offset."""
+
+    data: bytes
+    context: int
+    line_of: Callable[[int], int]
+
+
+def _scan_block(piece: _Piece, number: int, vocabulary: Vocabulary, counts: dict[str, int], into: Scanned) -> None:
+    raw, context = piece.data, piece.context
     data = raw
     if b"\x1b" in raw:
         data = _ANSI.sub(b"", raw)
@@ -195,7 +201,7 @@ def _scan_block(
             values = {k: data[a:b].decode("utf-8", "replace") for k, (a, b) in spans.items()}
             shown = _in_raw(_shown(text, start - line_start), raw)
             level = noise.level(text[:2000].decode("utf-8", "replace"))
-            into.hits.append(Hit(phrase.text, number, line_of(start), shown, values, level=level))
+            into.hits.append(Hit(phrase.text, number, piece.line_of(start), shown, values, level=level))
 
 
 def _unescaped(data: bytes) -> bytes:
