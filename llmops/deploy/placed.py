@@ -1,0 +1,176 @@
+"""A site's models, each planned for its kind of machine. Reads the models' facts; decides nothing that planning does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from llmops.checkpoint import ModelFacts, read_model
+from llmops.deploy.site import Node, Site, SiteModel
+from llmops.errors import UsageError
+from llmops.hardware import Host
+from llmops.hardware.paper import host_from_gpus
+from llmops.planning.plan import plan
+from llmops.planning.types import ModelPlan, PlanSpec
+from llmops.recipes import Yaml, shipped
+from llmops.units import parse_size
+
+# Decided by the cluster: a pod sees the GPUs it was given, and listens where its Service points.
+_CLUSTER_ENV: Final = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+_CLUSTER_FLAGS: Final = ("--host", "--port", "--served-model-name")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One model with its plan.
+
+    Attributes:
+        nodes_each: Machines that one replica spans.
+        gpus_per_pod: GPUs that one pod asks for.
+        replicas: How many to start with.
+    """
+
+    name: str
+    model: SiteModel
+    node: Node
+    plan: ModelPlan
+    nodes_each: int
+    gpus_per_pod: int
+    replicas: int
+
+    @property
+    def object_name(self) -> str:
+        """Its name where only letters, digits and dashes may stand (RFC 1035), as in a Service or a host name."""
+        plain = self.name.replace(".", "-")
+        return plain if plain[0].isalpha() else f"m-{plain}"
+
+    @property
+    def gpus_each(self) -> int:
+        """GPUs of one replica."""
+        return self.nodes_each * self.gpus_per_pod
+
+    @property
+    def engine_args(self) -> tuple[str, ...]:
+        """Flags after ``vllm serve MODEL`` inside a container."""
+        words = list(self.plan.argv[2:])
+        kept: list[str] = []
+        skip = False
+        for word in words:
+            if skip:
+                skip = False
+            elif word in _CLUSTER_FLAGS:
+                skip = True
+            else:
+                kept.append(word)
+        pooling = ("--runner", "pooling") if self.model.kind == "embedding" else ()
+        return ("--served-model-name", self.name, *pooling, *kept, *self.model.args)
+
+    @property
+    def engine_env(self) -> Mapping[str, str]:
+        """Variables that the cluster does not set itself."""
+        return {name: value for name, value in self.plan.env.items() if name not in _CLUSTER_ENV}
+
+    def image(self, site: Site) -> str:
+        """The engine's image."""
+        return self.model.image or site.image("vllm" if self.node.gpu else "vllm-cpu")
+
+
+def place(site: Site, document: Yaml, base: Path) -> tuple[Placed, ...]:
+    """Plan every model of a site.
+
+    Args:
+        site: The description.
+        document: Where it was read, for messages.
+        base: Directory that relative paths of the site start from.
+
+    Raises:
+        UsageError: A model's facts are not known, or it does not fit on its node, with file:line and what would help.
+    """
+    placed = tuple(_place_one(name, site, document, base) for name in site.models)
+    _check_capacity(site, document, placed)
+    return placed
+
+
+def _place_one(name: str, site: Site, document: Yaml, base: Path) -> Placed:
+    model = site.models[name]
+    node = site.nodes[model.node]
+    facts = replace(_facts(name, model, document, base), name=name)
+    host = _host(model.node, node, document, None if node.gpu else model.cpus)
+    planned = plan(_spec(name, model, bool(node.gpu)), [facts], host).models[0]
+    if not planned.fits:
+        missing = f"{planned.shortfall_gib:.1f} GiB"
+        hint = "; or ".join(planned.remedies) or None
+        raise document.error(("models", name), f"{name} does not fit on {model.node}: {missing} are missing", hint)
+    gpus = planned.tensor_parallel * planned.pipeline_parallel if node.gpu else 0
+    on_node = max(1, len(host.gpus))
+    nodes_each = -(-gpus // on_node) if gpus else 1
+    wanted = model.replicas or (model.autoscale.min if model.autoscale else None)
+    most = node.count * (on_node // max(1, gpus)) if nodes_each == 1 and gpus else node.count // nodes_each
+    return Placed(
+        name, model, node, planned, nodes_each, gpus // nodes_each, min(1, most) if wanted is None else wanted
+    )
+
+
+def _spec(name: str, model: SiteModel, gpu: bool) -> PlanSpec:
+    return PlanSpec(
+        engine="vllm",
+        served_name=name,
+        tensor_parallel=model.tensor_parallel or (None if gpu else 1),
+        pipeline_parallel=model.pipeline_parallel,
+        replicas=1 if gpu else None,
+        max_model_len=model.max_model_len,
+        gpu_memory_utilization=model.gpu_memory_utilization,
+        max_num_seqs=model.max_num_seqs,
+        dtype=model.dtype,
+        kv_cache_dtype=model.kv_cache_dtype,
+        quantization=model.quantization,
+        weights_gib=model.weights_gib,
+        kv_cache_gib=model.kv_cache_gib,
+        loras=model.loras,
+        max_lora_rank=model.max_lora_rank,
+    )
+
+
+def _host(name: str, node: Node, document: Yaml, cores: int | None = None) -> Host:
+    memory = parse_size(node.memory)
+    if node.gpu is None:
+        host = host_from_gpus("RTX4090", cores=cores or node.cpus, memory_bytes=memory, name=name)
+        return replace(host, gpus=(), links=())
+    try:
+        return host_from_gpus(node.gpu, cores=node.cpus, memory_bytes=memory, name=name)
+    except UsageError as error:
+        raise document.error(("nodes", name, "gpu"), error.message, error.hint) from error
+
+
+def _facts(name: str, model: SiteModel, document: Yaml, base: Path) -> ModelFacts:
+    candidates = [base / model.facts] if model.facts else []
+    candidates += [shipped("configs") / "models" / model.model.replace("/", "--"), base / model.model]
+    for path in candidates:
+        if (path / "config.json").is_file():
+            return read_model(path)
+    safe = re.sub(r"[^\w.-]", "", name)
+    raise document.error(
+        ("models", name, "model"),
+        f"the shape of {model.model} is not known",
+        f"put its config.json into a directory and name it: facts: ./facts/{safe}",
+    )
+
+
+def _check_capacity(site: Site, document: Yaml, placed: tuple[Placed, ...]) -> None:
+    """The GPUs that all replicas ask of a kind of machine against those that are there."""
+    for node_name, node in site.nodes.items():
+        if node.gpu is None:
+            continue
+        there = node.count * len(_host(node_name, node, document).gpus)
+        here = [each for each in placed if each.model.node == node_name]
+        asked = sum(each.gpus_each * each.replicas for each in here)
+        if asked > there:
+            names = ", ".join(f"{each.name} {each.replicas} x {each.gpus_each}" for each in here)
+            raise document.error(
+                ("nodes", node_name),
+                f"{node_name} has {there} GPUs and its models ask for {asked} ({names})",
+                "lower replicas or tensor_parallel, or raise count",
+            )
