@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmops.errors import UsageError
@@ -110,12 +110,14 @@ def test_names_that_break_things_are_refused(database, name):
         database.add(name)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=keyform._ALPHABET, min_size=keyform.LENGTH - 10, max_size=keyform.LENGTH - 10))
 def test_random_text_is_no_well_formed_key(body):
     made = keyform.PREFIX + body
     assert keyform.well_formed(made) == (keyform.checksum(made[:-6]) == made[-6:])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 41), st.sampled_from("abcXYZ019"))
 def test_one_wrong_character_is_noticed(index, char):
     key, _ = keyform.new_key()
@@ -158,6 +160,7 @@ def test_contradictory_or_malformed_credentials(authorization, x_api_key):
     assert refused.value.status == 401
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_text_for_a_log_is_one_printable_line(text):
     shown = safe_text(text)

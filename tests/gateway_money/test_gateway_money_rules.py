@@ -40,6 +40,7 @@ OK = Outcome(200, 10, 2)
 MONEY = st.decimals(0, 500, places=4)
 
 
+@settings(deadline=None)
 @given(
     st.tuples(MONEY, MONEY, st.none() | MONEY, st.none() | MONEY, st.none() | MONEY, st.none() | MONEY),
     st.tuples(*[st.integers(0, 300_000)] * 6),
@@ -56,6 +57,7 @@ def test_integer_rates_are_the_sheet(rates, counts):
     assert prepared.bound_pico(usage.input_tokens, usage.output_tokens) >= prepared.charge_pico(usage)
 
 
+@settings(deadline=None)
 @given(st.tuples(*[st.integers(0, 50)] * 6))
 def test_contradictory_usage_has_no_price_in_either(counts):
     rate = Rate(Decimal(3))
@@ -90,6 +92,7 @@ def test_a_thousandth_of_a_cent_per_token_is_not_lost():
 # ---- the bound of a prompt ----
 
 
+@settings(deadline=None)
 @given(st.text(max_size=3000))
 def test_the_bound_covers_a_byte_level_tokeniser(text):
     body = json.dumps({"messages": [{"role": "user", "content": text}]}, ensure_ascii=False).encode()
@@ -130,7 +133,7 @@ def test_total_never_ends():
     assert period_of(1e9, "total", ZoneInfo("UTC")) == (0, FOREVER)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     st.integers(0, 4_000_000_000),
     st.sampled_from(["day", "month"]),
@@ -377,7 +380,7 @@ def test_more_counters_than_the_file_holds(tmp_path):
     counters.close()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("rsx"), st.integers(0, 7), st.integers(0, 40)), max_size=60))
 def test_counters_behave_as_a_simple_model(tmp_path_factory, steps):
     """reserve, settle and release in any order against plain arithmetic."""
@@ -492,6 +495,7 @@ def test_more_requests_in_flight_than_a_spool_file_holds(books, tmp_path):
     assert len(rows_of(tmp_path / "books")) == 300
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=50), max_size=20), st.integers(0, 2000))
 def test_a_spool_cut_anywhere_gives_whole_records_only(tmp_path_factory, payloads, cut):
     path = tmp_path_factory.mktemp("spool") / "s"
