@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from llmops.checkpoint.facts import ModelFacts
 from llmops.errors import MachineError, UsageError
+from llmops.planning.cpu import CPU_HEAD_DIMS
 from llmops.planning.types import EngineName
 from llmops.serve.spec import EngineChoice
-
-# vLLM 0.32's CPU attention; with another one it reports healthy and dies on the first request.
-VLLM_CPU_HEAD_DIMS: Final = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +79,9 @@ def _check_vllm(facts: ModelFacts, gpus: int) -> None:
     if gpus:
         return
     bad = sorted({group.head_dim for group in facts.groups if group.kind in ("full", "sliding", "chunked")}
-                 - set(VLLM_CPU_HEAD_DIMS))  # fmt: skip
+                 - set(CPU_HEAD_DIMS))  # fmt: skip
     if bad:
         raise MachineError(
-            f"vLLM's CPU attention does not take head_dim {bad[0]}; it takes {', '.join(map(str, VLLM_CPU_HEAD_DIMS))}",
+            f"vLLM's CPU attention does not take head_dim {bad[0]}; it takes {', '.join(map(str, CPU_HEAD_DIMS))}",
             "--engine transformers",
         )

@@ -51,12 +51,12 @@ def decide(spec: ServeSpec, host: Host) -> Decision:
     """
     if not spec.model.exists():
         raise UsageError(f"there is no model {spec.model}", "give a checkpoint directory or a .gguf file")
-    facts = read_model(spec.model)
+    facts = read_model(spec.model.absolute())
     choice = choose_engine(facts, spec.engine, gpus=len(host.usable_gpus))
     if spec.loras and choice.engine != "vllm":
         raise UsageError(f"the engine {choice.engine} serves no LoRA adapters", "--engine vllm")
     check_files(spec, facts)
     python = interpreter(choice.engine, spec.engine_python)
-    plan = size(spec, facts, host, choice.engine)
     port = free_port(spec.host, spec.port)
+    plan = size(spec, facts, host, choice.engine, port)
     return Decision(facts, choice, plan, python, launch(spec, facts, plan, python, port))

@@ -10,7 +10,6 @@ from typing import Final
 from llmops.checkpoint.facts import ModelFacts
 from llmops.planning.types import EngineName, ModelPlan
 from llmops.serve.spec import ServeSpec
-from llmops.units import GIB
 
 # The child reads the key that clients must send from here.
 API_KEY_VARIABLE: Final = "LLMOPS_SERVE_API_KEY"
@@ -123,37 +122,16 @@ def _kv_tokens(plan: ModelPlan) -> int:
 
 
 def _vllm(spec: ServeSpec, plan: ModelPlan, python: Path, port: int) -> Built:
-    argv = [str(python), "-m", "vllm.entrypoints.openai.api_server", *_common(spec, plan, port), "--dtype", plan.dtype]
-    if plan.tensor_parallel > 1:
-        argv += ["--tensor-parallel-size", str(plan.tensor_parallel)]
-    if plan.pipeline_parallel > 1:
-        argv += ["--pipeline-parallel-size", str(plan.pipeline_parallel)]
-    if plan.gpu_memory_utilization is not None:
-        argv += ["--gpu-memory-utilization", f"{plan.gpu_memory_utilization:g}"]
-    if plan.max_num_batched_tokens:
-        argv += ["--max-num-batched-tokens", str(plan.max_num_batched_tokens)]
-    if plan.kv_cache_dtype not in ("", "auto"):
-        argv += ["--kv-cache-dtype", plan.kv_cache_dtype]
-    if spec.quantization:
-        argv += ["--quantization", spec.quantization]
-    if plan.enforce_eager:
-        argv.append("--enforce-eager")
-    if spec.loras:
-        argv += ["--enable-lora", "--max-lora-rank", str(spec.max_lora_rank or 16)]
-        argv += ["--lora-modules", *(f"{lora.name}={Path(lora.path).absolute()}" for lora in spec.loras)]
-    env: dict[str, str | None] = {
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "VLLM_LOGGING_COLOR": "0",
-    }
-    if plan.gpus:
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, plan.replica_gpus(0)))
-    else:
-        env |= _thread_variables(plan) | {"VLLM_CPU_KVCACHE_SPACE": str(cpu_kv_space_gib(plan))}
-    return tuple(argv), env
+    # The planner wrote the engine's own arguments; the address in them is where its first replica listens.
+    argv = [str(python), "-m", "vllm.entrypoints.cli.main", *_at_port(plan.argv, port)]
+    if plan.enforce_eager and spec.enforce_eager is False:
+        argv.remove("--enforce-eager")
+    if spec.chat_template:
+        argv += ["--chat-template", str(spec.chat_template.absolute())]
+    quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_COLOR": "0"}
+    return tuple(argv), {**plan.env, **quiet}
 
 
-def cpu_kv_space_gib(plan: ModelPlan) -> int:
-    """VLLM reads this variable with int(): whole GiB, and at least one."""
-    wanted = _kv_tokens(plan) * plan.memory.kv_bytes_per_token / GIB
-    return max(1, -int(-min(wanted, max(plan.memory.kv_cache_gib, 1.0)) // 1))
+def _at_port(argv: tuple[str, ...], port: int) -> tuple[str, ...]:
+    at = argv.index("--port") + 1
+    return (*argv[:at], str(port), *argv[at + 1 :])

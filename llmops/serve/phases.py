@@ -10,14 +10,14 @@ from llmops.planning.types import EngineName
 # In the order of a start; the first match of a line counts, and a phase never goes back.
 _PHASES: Final[dict[EngineName, tuple[tuple[str, str], ...]]] = {
     "vllm": (
-        (r"vLLM (?:API server )?version", "vLLM is importing"),
+        (r"\bversion \d+\.\d+", "reading the configuration"),
         (r"Initializing a V1 LLM engine", "starting the engine process"),
         (r"Starting to load model|Loading model from scratch", "loading weights"),
         (r"Loading weights took|Model loading took", "weights loaded"),
-        (r"Dynamo bytecode transform|torch\.compile", "compiling"),
+        (r"Dynamo bytecode transform|Compiling a graph|torch\.compile takes", "compiling"),
         (r"KV cache size|Available KV cache memory", "KV cache made"),
         (r"[Gg]raph captur|Capturing CUDA graphs", "capturing CUDA graphs"),
-        (r"Starting vLLM API server|Started server process", "opening the port"),
+        (r"Starting vLLM (?:API )?server|Started server process", "opening the port"),
         (r"Application startup complete", "listening"),
     ),
     "transformers": (

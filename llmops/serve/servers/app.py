@@ -177,9 +177,8 @@ class Server:
                     fresh = step.tokens[job.count :]
                     now = time.monotonic()
                     if fresh:
-                        metrics.first_token_s.observe(now - began) if not last else metrics.gap_s.observe(now - last)
+                        metrics.arrived(len(fresh), now - (last or began), first=not last)
                         last = now
-                    metrics.generated_tokens += len(fresh)
                     job.count += len(fresh)
                     text = job.stream.push(fresh)
                     if step.done and not job.stream.stopped:

@@ -56,6 +56,14 @@ class Metrics:
     prompt_size: Histogram = field(default_factory=lambda: Histogram(_TOKEN_BOUNDS))
     answer_size: Histogram = field(default_factory=lambda: Histogram(_TOKEN_BOUNDS))
 
+    def arrived(self, tokens: int, after_s: float, *, first: bool) -> None:
+        """Tokens of one request, ``after_s`` after its last ones or its start. Several at once share the gap."""
+        self.generated_tokens += tokens
+        if first:
+            self.first_token_s.observe(after_s)
+        for _ in range(tokens - first):
+            self.gap_s.observe(0.0 if first else after_s / tokens)
+
     def render(self) -> str:
         """The whole exposition."""
         model = self.model.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
