@@ -34,8 +34,8 @@ def triton(
     verbose: opt.Verbose = 0,
 ) -> None:
     """Read every config.pbtxt, apply the server's load rules and follow the ensembles"""
+    import llmops.serve.triton.check as package
     from llmops.cli import output
-    from llmops.serve.triton import check as package
 
     output.run(
         "check triton",

@@ -1,0 +1,99 @@
+"""Read the server's log: the first line that is a real error, and what it means. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from llmops.errors import ExitCode
+
+_ERROR: Final = re.compile(r"^E\d{4} [\d:.]+ \d+ (?P<place>\S+?)\] \"?(?P<text>.*?)\"?\s*$")
+_PLAIN: Final = re.compile(r"^(?:error: |Error: |tritonserver: |I\d{4}.*failed to )(?P<text>.*)$")
+# Said on every machine without a GPU.
+_HARMLESS: Final = ("CudaDriverHelper", "unable to create stream", "pinned memory", "cudaGetDevice", "failed to load 'cublas'",
+                    "CUDA driver version", "Unable to allocate pinned", "dcgm", "DCGM", "libdcgm")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One known failure of the server, with a real line that it matches."""
+
+    rule: str
+    pattern: str
+    message: str
+    hint: str
+    code: ExitCode
+    example: str
+
+
+CAUSES: Final = (
+    Cause("triton-config", r"Error parsing text-format inference\.ModelConfig: (\d+):(\d+): (.*)|failed to read text proto from (\S+)",
+          "a config.pbtxt cannot be read: {0}", "llmops check triton DIR names the file, the line and the right word", ExitCode.USAGE,
+          'E1122 08:00:00.000000 1 model_repository_manager.cc:1460] "Error parsing text-format inference.ModelConfig: 3:5: Message type'),
+    Cause("triton-ensemble-model", r"ensemble (\S+) contains models that are not available|in ensemble \S+, (.*)",
+          "an ensemble names a model that is not there: {0}", "llmops check triton DIR", ExitCode.USAGE,
+          'E1122 08:00:00.000000 1 m.cc:1] "Invalid argument: ensemble llama contains models that are not available: postprocessor"'),
+    Cause("triton-backend-missing", r"unable to find backend library for backend '?([\w-]+)|unable to find '?libtriton_(\w+)\.so|backend (\S+) (?:not|is not) found",
+          "the server has no backend {0}", "llmops check triton DIR --backends lists what a server must have; --triton-backend python",
+          ExitCode.MACHINE, 'E1122 08:00:00.000000 1 model_lifecycle.cc:654] "failed to load \'m\': Invalid argument: unable to find '
+          "backend library for backend 'tensorrt', try specifying runtime on the model configuration.\""),
+    Cause("triton-python-module", r"ModuleNotFoundError: No module named '([\w.]+)'",
+          "the Python backend's environment has no package {0}", "llmops engines install triton --again", ExitCode.MACHINE,
+          "E1122 08:00:00.000000 1 pb_stub.cc:402] \"Failed to initialize Python stub: ModuleNotFoundError: No module named 'tokenizers'\""),
+    Cause("triton-port", r"failed to (?:listen on|bind)|Socket '[^']*' already in use|errors? in UV.*address already in use|Address already in use",
+          "a port of the server is taken", "choose others: --port, --grpc-port, --metrics-port; 0 picks a free one", ExitCode.MACHINE,
+          "E1122 08:00:00.000000 1 main.cc:1] \"failed to start GRPC service: Unavailable - Socket '127.0.0.1:8001' already in use\""),
+    Cause("triton-no-repository", r"failed to stat file|(?:repository|directory) (?:path )?.*(?:does not exist|not found)|--model-repository must be specified",
+          "the model repository is not there", "check the path", ExitCode.USAGE,
+          'E1122 08:00:00.000000 1 server.cc:1] "Internal: failed to stat file /nowhere"'),
+    Cause("triton-libpython", r"libpython[\d.]+so[\d.]*: cannot open shared object file",
+          "the Python backend does not find libpython", "install the package libpython3.11 of the system", ExitCode.MACHINE,
+          "E1122 08:00:00.000000 1 a.cc:1] error while loading shared libraries: libpython3.11.so.1.0: cannot open shared object file"),
+    Cause("triton-stub", r"Stub process '?(\S+?)'? is not healthy",
+          "the process of the Python model {0} died", "its last lines are in the log; numpy 2 in its environment does this: "
+          "llmops engines install triton --again", ExitCode.OUTSIDE, "Stub process 'tokenizer_0_0' is not healthy."),
+    Cause("triton-onnx", r"(?:ONNXRuntimeError|onnxruntime\S*)[^\n]*?: (.*)", "ONNX Runtime refuses the model: {0}",
+          "llmops inspect the .onnx file", ExitCode.OUTSIDE,
+          'E1122 08:00:00.000000 1 pb_stub.cc:402] "Failed: [ONNXRuntimeError] : 3 : NO_SUCHFILE : Load model failed'),
+    Cause("triton-engine-version", r"(?i)(?:version tag|serialized engine|plan file|deserializ\w* (?:engine|cuda))",
+          "the TensorRT engine was made by another version, or for another GPU", "build it with the version of the server: "
+          "llmops build tensorrt", ExitCode.USAGE, 'E1122 1 logging.cc:40] "IRuntime::deserializeCudaEngine: Error Code 1: Serialization'),
+    Cause("triton-memory", r"(?i)out of memory|std::bad_alloc|failed to allocate", "memory ran out", "fewer instances or a smaller type",
+          ExitCode.MACHINE, 'E1122 08:00:00.000000 1 a.cc:1] "CUDA error: out of memory"'),
+    Cause("triton-shm", r"(?i)shared memory|No space left on device.*shm|Failed to (?:initialize|increase) the shared memory",
+          "the Python backend has too little shared memory", "docker run --shm-size=1g, or enlarge /dev/shm", ExitCode.MACHINE,
+          "E1122 08:00:00.000000 1 a.cc:1] \"Failed to increase the shared memory pool size for key 'triton_python_backend_shm'\""),
+)  # fmt: skip
+
+
+def error_lines(lines: Iterable[str]) -> list[str]:
+    """The lines of severity E, without their prefix and without what is said on every machine that has no GPU."""
+    found = []
+    for line in lines:
+        match = _ERROR.match(line) or _PLAIN.match(line)
+        text = match["text"] if match else line.strip() if "cannot open shared object" in line else ""
+        if text and not any(word in line for word in _HARMLESS):
+            found.append(text)
+    return found
+
+
+def find_cause(lines: Iterable[str]) -> tuple[Cause | None, str]:
+    """The first known cause and the line that shows it; else no cause and the first real error line (or nothing)."""
+    listed = list(lines)
+    real = error_lines(listed)
+    for line in (*real, *(each for each in listed if "not healthy" in each or "ModuleNotFoundError" in each)):
+        for cause in CAUSES:
+            if re.search(cause.pattern, line):
+                return cause, line
+    return None, real[0] if real else ""
+
+
+def describe(cause: Cause, line: str) -> str:
+    """The cause's message with what the line names."""
+    match = re.search(cause.pattern, line)
+    named = next((group for group in match.groups() if group), "") if match else ""
+    if "{0}" not in cause.message:
+        return cause.message
+    return cause.message.replace("{0}", (named if len(named) > 2 else line)[:200])

@@ -1,0 +1,228 @@
+"""A running Triton server: repository, check, launch, readiness, and the reason when it dies."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from llmops.errors import ExitCode, LlmopsError, OutsideError, UsageError
+from llmops.findings import Finding
+from llmops.hardware.host import Host
+from llmops.process import Child, Command, start, tail
+from llmops.progress import Progress
+from llmops.serve.preflight import free_port
+from llmops.serve.ready import request
+from llmops.serve.triton.check import check_repository
+from llmops.serve.triton.launch import Ports, TritonLaunch, make_launch
+from llmops.serve.triton.locate import Server, find_server
+from llmops.serve.triton.logs import describe, error_lines, find_cause
+from llmops.serve.triton.repository import choose_middle, make_repository, vllm_repository, write_repository
+from llmops.serve.triton.spec import TritonSpec, read_served
+from llmops.settings import settings
+
+POLL_S: Final = 0.2
+GRACE_S: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class TritonDecision:
+    """Everything that is settled before the launch.
+
+    Attributes:
+        models: What a client may call.
+        findings: Of the repository's check.
+    """
+
+    server: Server
+    repository: Path
+    launch: TritonLaunch
+    middle: str
+    models: dict[str, str]
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTriton:
+    """A server whose models are ready.
+
+    Attributes:
+        states: Model -> READY, as the server says.
+    """
+
+    decision: TritonDecision
+    child: Child = field(repr=False)
+    log: Path
+    ready_s: float
+    states: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        """Address of the HTTP service."""
+        return self.decision.launch.url
+
+    @property
+    def grpc(self) -> str:
+        """Address of the gRPC service, host:port."""
+        return self.decision.launch.grpc
+
+    @property
+    def metrics_url(self) -> str:
+        """Address of the metrics."""
+        return self.decision.launch.metrics_url
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for the server's end; its exit code, or None when the time is up."""
+        return self.child.wait(timeout_s)
+
+    def why_ended(self) -> LlmopsError:
+        """The explained error of a server that has ended."""
+        return explain_end(self.child.returncode, self.log, "while it served")
+
+
+class TritonFailedError(LlmopsError):
+    """The server did not start or died, with what its log says."""
+
+    def __init__(self, message: str, hint: str, code: ExitCode, log: Path, errors: list[str]) -> None:
+        super().__init__(message, hint, exit_code=code)
+        self.findings = (Finding("triton-server", "error", message, hint, str(log)),)
+        self.data = {"log": str(log), "errors": errors[:20]}
+
+
+def decide(spec: TritonSpec, host: Host, *, write: bool = True) -> TritonDecision:
+    """Find the server, make the repository and check it. ``write=False`` writes nothing (a dry run).
+
+    Raises:
+        UsageError: The model, the repository or an option is wrong.
+        MachineError: There is no server, or a port is taken.
+    """
+    if spec.model is None and spec.repository is None:
+        raise UsageError("neither a model nor a repository was given", "llmops serve DIR --engine triton")
+    server = find_server(spec)
+    models: dict[str, str] = {}
+    findings: tuple[Finding, ...] = ()
+    middle = "as written"
+    directory = spec.repository or _own_repository(spec)
+    if spec.model is not None:
+        middle, models = _make(spec, server, directory, write=write)
+    if write or spec.model is None:
+        report = check_repository(directory, tuple(server.backends or ()))
+        findings = report.findings
+        broken = [finding for finding in findings if finding.severity == "error"]
+        if broken:
+            raise _refused(directory, broken)
+        models = models or dict.fromkeys(report.models, "")
+    ports = Ports(*(free_port(spec.host, port) for port in (spec.http_port, spec.grpc_port, spec.metrics_port)))
+    size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) if directory.is_dir() else 0
+    launch = make_launch(spec, server, directory, ports, gpu=bool(host.usable_gpus), weights_bytes=size)
+    return TritonDecision(server, directory, launch, middle, models, findings)
+
+
+def _make(spec: TritonSpec, server: Server, directory: Path, *, write: bool) -> tuple[str, dict[str, str]]:
+    assert spec.model is not None
+    name = spec.name or spec.model.absolute().name
+    if spec.middle == "vllm":
+        if server.backends is not None and "vllm" not in server.backends:
+            raise UsageError("this server has no vllm backend", "--mode docker takes an image that has it")
+        repository = vllm_repository(spec, name, {})
+        middle = "vllm"
+    else:
+        served = read_served(spec.model)
+        chosen = choose_middle(spec, served, server.backends)
+        repository, middle = make_repository(spec, served, chosen, name), chosen
+    if write:
+        write_repository(repository, directory)
+    return middle, dict(repository.models)
+
+
+def _own_repository(spec: TritonSpec) -> Path:
+    assert spec.model is not None
+    name = spec.name or spec.model.absolute().name
+    directory = settings().state_dir / "triton" / "repositories" / name
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def _refused(directory: Path, broken: list[Finding]) -> UsageError:
+    first = broken[0]
+    more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+    error = UsageError(
+        f"{first.file}:{first.line}: {first.message}{more}", first.remedy or f"llmops check triton {directory}"
+    )
+    error.findings = tuple(broken)  # type: ignore[attr-defined]  # the JSON envelope takes an error's own findings
+    return error
+
+
+@contextmanager
+def running(decision: TritonDecision, progress: Progress, log: Path | None = None) -> Iterator[RunningTriton]:
+    """Start the server and wait until every model is ready; leaving the block ends it.
+
+    Raises:
+        LlmopsError: It died or a model could not be loaded, with the cause from its log.
+    """
+    log = log or _new_log(decision)
+    progress.phase(f"starting Triton ({decision.server.kind})")
+    progress.note(f"log: {log}")
+    command = Command(decision.launch.argv, log, decision.launch.env, grace_s=GRACE_S)
+    began = time.monotonic()
+    with start(command) as child:
+        states = _wait_ready(child, decision, log, progress, began)
+        yield RunningTriton(decision, child, log, round(time.monotonic() - began, 2), states)
+
+
+def _wait_ready(child: Child, decision: TritonDecision, log: Path, progress: Progress, began: float) -> dict[str, str]:
+    """Ready means that the server says so and that each model does: a port alone may be another server's."""
+    deadline = began + decision.launch.deadline_s
+    progress.phase("loading the models")
+    while True:
+        if child.returncode is not None:
+            raise explain_end(child.returncode, log, "while it started")
+        if request(decision.launch.url, "GET", "/v2/health/ready", key=None, timeout_s=5)[0] == 200:
+            states = model_states(decision.launch.url)
+            if states and all(state == "READY" for state in states.values()) and set(decision.models) <= set(states):
+                return states
+        if time.monotonic() > deadline:
+            last = error_lines(tail(log, 400))
+            text = f"Triton was not ready after {decision.launch.deadline_s:.0f} s" + (f": {last[0]}" if last else "")
+            raise TritonFailedError(
+                text, f"allow more with --ready-timeout; the log is {log}", ExitCode.OUTSIDE, log, last
+            )
+        time.sleep(POLL_S)
+
+
+def model_states(url: str) -> dict[str, str]:
+    """Model -> state, with the reason when it is not ready; empty while the server does not answer."""
+    import httpx
+
+    try:
+        rows: list[dict[str, Any]] = httpx.post(f"{url}/v2/repository/index", json={}, timeout=5).json()
+    except (httpx.HTTPError, json.JSONDecodeError):
+        return {}
+    return {str(row["name"]): str(row.get("state") or row.get("reason") or "UNKNOWN") for row in rows}
+
+
+def explain_end(code: int | None, log: Path, when: str) -> TritonFailedError:
+    """What a dead server's log says."""
+    lines = tail(log, 2000, max_bytes=1 << 20)
+    cause, line = find_cause(lines)
+    errors = error_lines(lines)
+    ended = f"Triton ended with exit code {code} {when}"
+    if code is not None and code > 128:
+        ended = f"Triton was ended by signal {code - 128} {when}"
+    if cause is not None:
+        return TritonFailedError(f"{ended}: {describe(cause, line)}", cause.hint, cause.code, log, errors)
+    text = f"{ended}: {line}" if line else ended
+    return TritonFailedError(text, f"the log is {log}", OutsideError.exit_code, log, errors)
+
+
+def _new_log(decision: TritonDecision) -> Path:
+    directory = settings().state_dir / "serve"
+    directory.mkdir(parents=True, exist_ok=True)
+    return (
+        directory
+        / f"{decision.repository.name}-triton-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 100000}.log"
+    )
