@@ -30,6 +30,7 @@ class AsgiReply:
         self.on_pause: Callable[[], None] | None = None
         self.on_resume: Callable[[], None] | None = None
         self.complete = False
+        self.task: asyncio.Task[None] | None = None
         self._messages: list[MutableMapping[str, Any]] = []
         self._size = 0
         self._paused = False
@@ -61,6 +62,9 @@ class AsgiReply:
         """See ``Reply``."""
         self._put({"type": "http.response.body", "body": b""}, 0)
         self.complete = True
+
+    def settled(self) -> None:
+        """See ``Reply``."""
 
     def cut(self) -> None:
         """See ``Reply``. ASGI has no word for it: an answer that is never ended makes the server close the connection."""
@@ -122,7 +126,7 @@ async def answer(app: App, surface: Surface, scope: Scope, receive: Receive, sen
         surface, list(scope["headers"]), b"".join(chunks), client[0] if client else "", time.monotonic_ns()
     )
     watcher = asyncio.ensure_future(_watch(receive, reply))
-    worker = asyncio.ensure_future(app.serve(request, reply))
+    worker = reply.task = asyncio.get_running_loop().create_task(app.serve(request, reply))
     try:
         await reply.pump(send)
         await worker

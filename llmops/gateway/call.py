@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from typing import TYPE_CHECKING
@@ -12,51 +13,45 @@ from llmops.gateway.routing import Facts, Route
 from llmops.prices import Charge, Usage
 
 if TYPE_CHECKING:
-    import asyncio
-
     from llmops.gateway.keys import Caller
     from llmops.gateway.site import Site
     from llmops.gateway.targets import Target
 
 _PREFIX_BYTES = 1024
+# Request ids: random for the process, counted within it.
+_BOOT = os.urandom(8).hex()
+_numbers = itertools.count(1)
 
 
 class Call:
-    """One request's state, filled in as it goes its way."""
-
-    __slots__ = (
-        "admitted_tokens", "ask", "attempts", "cache", "caller", "charge", "dropped", "estimate", "facts", "first_ns",
-        "gone", "id", "model_sent", "refused", "reply", "request", "route", "site", "status", "target", "task",
-        "upstream_id", "upstream_ns", "usage", "waited_ns",
-    )  # fmt: skip
+    """One request's state, filled in as it goes its way. Defaults stand in the class: most requests change few of them."""
 
     ask: Ask
     caller: Caller
     route: Route
     facts: Facts
+    target: Target | None = None
+    model_sent = ""
+    attempts = 0
+    status = 0
+    cache = "off"
+    usage: Usage | None = None
+    estimate: Usage | None = None
+    charge: Charge | None = None
+    dropped: list[str] | tuple[()] = ()
+    admitted_tokens = -1
+    gone = False
+    refused = ""
+    first_ns = 0
+    upstream_ns = 0
+    waited_ns = 0
+    upstream_id = b""
 
     def __init__(self, site: Site, request: Request, reply: Reply) -> None:
         self.site = site
         self.request = request
         self.reply = reply
-        self.id = os.urandom(12).hex()
-        self.task: asyncio.Task[None] | None = None
-        self.target: Target | None = None
-        self.model_sent = ""
-        self.attempts = 0
-        self.status = 0
-        self.cache = "off"
-        self.usage: Usage | None = None
-        self.estimate: Usage | None = None
-        self.charge: Charge | None = None
-        self.dropped: list[str] = []
-        self.admitted_tokens = -1
-        self.gone = False
-        self.refused = ""
-        self.first_ns = 0
-        self.upstream_ns = 0
-        self.waited_ns = 0
-        self.upstream_id = b""
+        self.id = f"{_BOOT}{next(_numbers):08x}"
 
     @property
     def dialect(self) -> str:
@@ -67,24 +62,23 @@ class Call:
         """The caller went away: stop, unless the provider will bill the whole answer anyway."""
         self.gone = True
         billed_anyway = self.target is not None and not self.target.provider.local and not self.ask.stream
-        if self.task is not None and not billed_anyway:
-            self.task.cancel()
+        if self.reply.task is not None and not billed_anyway:
+            self.reply.task.cancel()
 
     def headers(self) -> bytes:
         """The ``x-llmops-*`` lines."""
         target = self.target
         lines = (
-            f"x-llmops-request-id: {self.id}\r\n"
-            f"x-llmops-route: {self.route.label}\r\n"
-            f"x-llmops-target: {target.name if target else '-'}\r\n"
-            f"x-llmops-attempts: {self.attempts}\r\n"
+            f"x-llmops-request-id: {self.id}\r\nx-llmops-route: {self.route.label}\r\n"
+            f"x-llmops-target: {target.name if target else '-'}\r\nx-llmops-attempts: {self.attempts}\r\n"
             f"x-llmops-cache: {self.cache}\r\n"
         )
-        if self.charge is not None:
-            cost = "unknown" if self.charge.amount_usd is None else f"{self.charge.amount_usd:f}"
+        charge = self.charge
+        if charge is not None:
+            cost = "unknown" if charge.amount_usd is None else f"{charge.amount_usd:f}"
             lines += f"x-llmops-cost-usd: {cost}\r\n"
-            if self.charge.source:
-                lines += f"x-llmops-price-source: {self.charge.source}\r\n"
+            if charge.source:
+                lines += f"x-llmops-price-source: {charge.source}\r\n"
         if self.dropped:
             lines += f"x-llmops-dropped: {', '.join(self.dropped)}\r\n"
         raw = lines.encode("latin-1", "replace")
@@ -96,14 +90,12 @@ class Call:
         return raw
 
 
-def facts_of(ask: Ask) -> Facts:
+def facts_of(ask: Ask, route: Route) -> Facts:
     """What routing looks at. The token count is an estimate from the size: four bytes a token."""
     fields = ask.fields
+    tokens = ask.size // 4 or 1
+    if len(route.targets) == 1 and not route.targets[0].conditional:
+        return Facts(tokens, images=False, tools=False, stream=ask.stream)
     messages = fields.get("messages") or fields.get("input") or fields.get("prompt")
-    raw = memoryview(messages) if messages is not None else memoryview(b"")
-    prefix = bytes(raw[:_PREFIX_BYTES])
-    images = False
-    if len(raw) > 64:
-        body = bytes(raw)
-        images = b'"image' in body
-    return Facts(max(1, ask.size // 4), images, "tools" in fields, ask.stream, prefix)
+    raw = bytes(messages) if messages is not None else b""
+    return Facts(tokens, b'"image' in raw, "tools" in fields, ask.stream, raw[:_PREFIX_BYTES])

@@ -24,6 +24,9 @@ def codec_for(surface: Surface, provider: Provider) -> Codec:
     Raises:
         Refusal: 400: that provider cannot do what the surface asks.
     """
+    codec = provider.codecs.get(surface.name)
+    if codec is not None:
+        return codec
     form = provider.form
     native = (
         form.dialect == "openai"
@@ -33,6 +36,7 @@ def codec_for(surface: Surface, provider: Provider) -> Codec:
     codec = _made.get(key)
     if codec is None:
         codec = _made[key] = _make(surface, form, native=native)
+    provider.codecs[surface.name] = codec
     return codec
 
 

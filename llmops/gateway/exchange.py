@@ -38,29 +38,27 @@ class Exchange:
         first_byte_ns: When the headers came.
     """
 
-    __slots__ = (
-        "_need", "_pool", "_request", "_size", "_waiter", "aborted", "chunks", "connection", "deadline_ns", "ended",
-        "error", "first_byte_ns", "headers", "on_done", "sent_ns", "status", "tap", "task",
-    )  # fmt: skip
+    # Defaults stand in the class: most exchanges change few of them.
+    connection: Connection | None = None
+    status = 0
+    headers: Headers = []  # noqa: RUF012 - replaced, never changed
+    error: TransferError | None = None
+    ended = False
+    aborted = False
+    tap: Callable[[bytes], None] | None = None
+    on_done: Callable[[], None] | None = None
+    first_byte_ns = 0
+    sent_ns = 0
+    task: asyncio.Task[None] | None = None
+    _waiter: asyncio.Future[None] | None = None
+    _need = 0
+    _size = 0
 
     def __init__(self, pool: Owner, request: bytes, deadline_ns: int) -> None:
         self._pool = pool
         self._request = request
-        self.connection: Connection | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._need = 0
-        self._size = 0
-        self.status = 0
-        self.headers: Headers = []
         self.chunks: list[bytes] = []
-        self.error: TransferError | None = None
-        self.ended = self.aborted = False
-        self.tap: Callable[[bytes], None] | None = None
-        self.on_done: Callable[[], None] | None = None
         self.deadline_ns = deadline_ns
-        self.first_byte_ns = 0
-        self.sent_ns = 0
-        self.task: asyncio.Task[None] | None = None
 
     # Reading
 

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.reply import RawHeaders, Request
+from llmops.gateway.request import serve
 from llmops.gateway.surfaces import HOT, Surface
 
 if TYPE_CHECKING:
@@ -47,10 +48,17 @@ _EVENT: Final = _Event()
 class LaneReply:
     """One request on the short cut: a ``Reply``, and in the place of uvicorn's request cycle."""
 
-    __slots__ = (
-        "_lane", "body", "chunks", "disconnected", "gone", "headers", "keep_alive", "message_event", "on_gone",
-        "on_pause", "on_resume", "response_complete", "response_started", "size", "started_ns", "surface",
-    )  # fmt: skip
+    gone = False
+    disconnected = False
+    response_started = False
+    response_complete = False
+    size = 0
+    started_ns = 0
+    message_event = _EVENT
+    on_gone: Callable[[], None] | None = None
+    on_pause: Callable[[], None] | None = None
+    on_resume: Callable[[], None] | None = None
+    task: asyncio.Task[None] | None = None
 
     def __init__(self, lane: Lane, surface: Surface, headers: RawHeaders, keep_alive: bool) -> None:
         self._lane = lane
@@ -58,15 +66,6 @@ class LaneReply:
         self.headers = headers
         self.keep_alive = keep_alive
         self.chunks: list[bytes] = []
-        self.size = 0
-        self.started_ns = 0
-        self.gone = False
-        self.disconnected = False
-        self.response_started = self.response_complete = False
-        self.message_event = _EVENT
-        self.on_gone: Callable[[], None] | None = None
-        self.on_pause: Callable[[], None] | None = None
-        self.on_resume: Callable[[], None] | None = None
 
     def whole(self, status: int, headers: bytes, body: bytes) -> None:
         """See ``Reply``."""
@@ -103,6 +102,11 @@ class LaneReply:
             self._lane.transport.write(b"0\r\n\r\n")
             self._complete()
 
+    def settled(self) -> None:
+        """See ``Reply``: the task is taken from uvicorn's set here, which costs less than a callback of the task."""
+        if self.task is not None:
+            self._lane.tasks.discard(self.task)
+
     def cut(self) -> None:
         """See ``Reply``."""
         self.gone = True
@@ -130,6 +134,7 @@ class Lane(HttpToolsProtocol):
 
     gateway: App
     _hot: LaneReply | None = None
+    idle_since = 0.0
 
     def on_message_begin(self) -> None:
         """The ASGI scope is made only for requests that need one."""
@@ -196,9 +201,33 @@ class Lane(HttpToolsProtocol):
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         client = self.client[0] if self.client else ""
         request = Request(hot.surface, hot.headers, body, client, hot.started_ns)
-        task: asyncio.Task[None] = self.loop.create_task(self.gateway.serve(request, hot))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        # The task is not known inside itself before it runs, so the reply carries it.
+        hot.task = self.loop.create_task(serve(self.gateway.site, request, hot))
+        self.tasks.add(hot.task)
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but without a timer for each answer: ``sweep`` closes what is idle for too long."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        else:
+            self.idle_since = time.monotonic()
+
+    def close_if_idle(self, before: float) -> None:
+        """Close a connection whose last answer was over before a time; one that never asked counts from its start."""
+        cycle: Any = self.cycle
+        if (cycle is None or cycle.response_complete) and self._hot is None and self.idle_since < before:
+            self.transport.close()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Count idleness from here."""
+        self.idle_since = time.monotonic()
+        super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request under way."""

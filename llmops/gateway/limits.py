@@ -85,23 +85,21 @@ class Limiter:
 
     def headers(self, dialect: str, now: float) -> bytes:
         """The limits and what is left of them, in the caller's dialect."""
-        lines: list[str] = []
-        for name, bucket in (("requests", self._requests), ("tokens", self._tokens)):
+        out = b""
+        for name, bucket in ((b"requests", self._requests), (b"tokens", self._tokens)):
             if bucket is None:
                 continue
-            left = max(0, int(bucket.level(now)))
-            full_in = (bucket.capacity - bucket.level(now)) * 60 / bucket.capacity
+            level, size = bucket.level(now), bucket.capacity
+            left, full_in = max(0, int(level)), (size - level) * 60 / size
             if dialect == "anthropic":
-                at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + math.ceil(full_in)))
-                lines += [
-                    f"anthropic-ratelimit-{name}-limit: {bucket.capacity}",
-                    f"anthropic-ratelimit-{name}-remaining: {left}",
-                    f"anthropic-ratelimit-{name}-reset: {at}",
-                ]
+                at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + math.ceil(full_in))).encode()
+                out += _ANTHROPIC % (name, size, name, left, name, at)
             else:
-                lines += [
-                    f"x-ratelimit-limit-{name}: {bucket.capacity}",
-                    f"x-ratelimit-remaining-{name}: {left}",
-                    f"x-ratelimit-reset-{name}: {full_in:.3f}s",
-                ]
-        return "".join(f"{line}\r\n" for line in lines).encode()
+                out += _OPENAI % (name, size, name, left, name, full_in)
+        return out
+
+
+_OPENAI = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %.3fs\r\n"
+_ANTHROPIC = (
+    b"anthropic-ratelimit-%b-limit: %d\r\nanthropic-ratelimit-%b-remaining: %d\r\nanthropic-ratelimit-%b-reset: %b\r\n"
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -33,6 +34,7 @@ class Reply(Protocol):
     """Takes one answer, whole or as a stream. Nothing raises when the client has gone: what is written is dropped."""
 
     gone: bool
+    task: asyncio.Task[None] | None
     on_gone: Callable[[], None] | None
     on_pause: Callable[[], None] | None
     on_resume: Callable[[], None] | None
@@ -48,6 +50,9 @@ class Reply(Protocol):
 
     def end(self) -> None:
         """The stream is whole."""
+
+    def settled(self) -> None:
+        """The request is accounted for; nothing more comes."""
 
     def cut(self) -> None:
         """The stream is broken and its dialect has no way to say so: close the connection without a proper end."""

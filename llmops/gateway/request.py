@@ -25,7 +25,6 @@ _log = logging.getLogger("llmops.gateway")
 async def serve(site: Site, request: Request, reply: Reply) -> None:
     """Answer one request, whatever happens: every path ends in one answer and one settlement."""
     call = Call(site, request, reply)
-    call.task = asyncio.current_task()
     reply.on_gone = call.client_gone
     site.metrics.in_flight += 1
     try:
@@ -47,6 +46,7 @@ async def serve(site: Site, request: Request, reply: Reply) -> None:
     finally:
         site.metrics.in_flight -= 1
         settle(call)
+        reply.settled()
 
 
 def authenticate(call: Call) -> None:
@@ -67,7 +67,7 @@ def route(call: Call) -> None:
     if found is None or not call.caller.may_use(ask.model):
         raise Refusal(404, f"the model {ask.model!r} does not exist here", code="model_not_found", param="model")
     call.route = found
-    call.facts = facts_of(ask)
+    call.facts = facts_of(ask, found)
 
 
 def admit(call: Call) -> None:

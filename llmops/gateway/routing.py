@@ -37,7 +37,7 @@ class Route:
     exact: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every request, and freezing costs five times as much
 class Facts:
     """What conditions and strategies look at."""
 

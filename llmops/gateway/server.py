@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("llmops.gateway")
 _BACKLOG: Final = 2048
+_KEEP_ALIVE_S: Final = 75
 # After SIGTERM connections that were already on their way in are still taken for so long.
 _GRACE_S: Final = 0.3
 
@@ -140,6 +141,7 @@ async def _serve(
     url = _url(sock)
     progress.phase(f"gateway ready on {url}")
     gc.freeze()  # what is alive now stays: the collector need not walk it
+    tasks.append(asyncio.get_running_loop().create_task(_close_idle(server)))
     try:
         await server.serve(sockets=[sock])
     finally:
@@ -162,6 +164,16 @@ async def _side_tasks(app: App) -> list[asyncio.Task[Any]]:
     return tasks
 
 
+async def _close_idle(server: uvicorn.Server) -> None:
+    """One timer for all connections."""
+    while True:
+        await asyncio.sleep(5)
+        before = time.monotonic() - _KEEP_ALIVE_S
+        for connection in list(server.server_state.connections):
+            if isinstance(connection, Lane):
+                connection.close_if_idle(before)
+
+
 def _uvicorn_config(app: App) -> uvicorn.Config:
     lane = type("BoundLane", (Lane,), {"gateway": app}) if fits() else "httptools"
     return uvicorn.Config(
@@ -175,7 +187,7 @@ def _uvicorn_config(app: App) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         ws="none",
-        timeout_keep_alive=75,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(app.site.config.listen.drain_s) or 1,
         backlog=_BACKLOG,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from llmops.gateway.access_log import AccessLog
@@ -14,7 +15,7 @@ from llmops.gateway.metrics import Metrics
 from llmops.gateway.resilience import RetryBudget
 from llmops.gateway.routing import build
 from llmops.gateway.targets import Provider, Target, watch_health
-from llmops.prices import Charge, PriceBook, price_book
+from llmops.prices import Charge, PriceBook, PriceSheet, price_book
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
@@ -54,13 +55,25 @@ class Site:
         target = call.target
         if usage is None or target is None:
             return None
+        sheet = self._sheet(target, call.model_sent)
+        if isinstance(sheet, str):
+            return Charge(None, reason=sheet, estimated=usage.estimated)
+        return sheet.charge(usage)
+
+    def _sheet(self, target: Target, model: str) -> PriceSheet | str:
+        """A target's price; kept for a minute where its model is fixed, because some prices depend on the hour."""
+        now = time.monotonic()
+        if now < target.sheet_until:
+            return target.sheet
         provider = target.provider
+        sheet: PriceSheet | str
         if provider.local and provider.prices_as is None:
-            sheet = self.prices.site_sheet(call.model_sent, provider.name)
-            if sheet is None:
-                return Charge(None, reason="a local model without a row in the prices file", estimated=usage.estimated)
-            return sheet.charge(usage)
-        return self.prices.price(call.model_sent, usage, provider.prices_as)
+            sheet = self.prices.site_sheet(model, provider.name) or "a local model without a row in the prices file"
+        else:
+            sheet = self.prices.sheet(model, provider.prices_as)
+        if target.model is not None:
+            target.sheet, target.sheet_until = sheet, now + 60 - time.time() % 60
+        return sheet
 
     async def start(self) -> None:
         """Begin health checks and logging."""
@@ -83,8 +96,6 @@ class Site:
 
     def gauges(self) -> dict[str, dict[str, float]]:
         """States for ``/metrics``."""
-        import time
-
         now = time.monotonic()
         targets = {target.name: target for target in self.targets.values()}
         states = {name: provider.pool_state for name, provider in self.providers.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from llmops.gateway.config import Breaker as BreakerForm
@@ -19,7 +19,13 @@ from llmops.gateway.resilience import KINDS, Breaker, Failure, FailureKind
 from llmops.gateway.upstream import Pool, PoolOptions
 from llmops.http1 import Limits, Origin, Timeouts, request_head
 
-_FORWARDED: Final = (b"anthropic-beta", b"anthropic-version", b"openai-beta", b"openai-organization", b"openai-project")
+if TYPE_CHECKING:
+    from llmops.gateway.dialects.wire import Codec
+    from llmops.prices import PriceSheet
+
+_FORWARDED: Final = frozenset(
+    {b"anthropic-beta", b"anthropic-version", b"openai-beta", b"openai-organization", b"openai-project"}
+)
 _PRICES_AS: Final = {"anthropic": "anthropic", "gemini": "google"}
 _PROVIDER_BY_HOST: Final = {"api.openai.com": "openai"}
 _ALPHA: Final = 0.2
@@ -37,6 +43,7 @@ class Provider:
         self.healthy = True
         self.own_key = not form.forward_key
         self._pool: Pool | None = None
+        self.codecs: dict[str, Codec] = {}
         self._heads: dict[tuple[str, tuple[tuple[bytes, bytes], ...]], bytes] = {}
         self._auth = _auth_headers(form, read_secret(form.key_env, form.key_file, f"provider {name!r}"))
         self.local = form.local or is_loopback(self.origin.host)
@@ -84,7 +91,8 @@ class Provider:
             head = request_head(method, path, self.origin, self._headers(passed))
             if method == "POST" and len(self._heads) < _MAX_HEADS:
                 self._heads[path, passed] = head
-        return await self.pool.send(head, body, deadline_ns)
+        pool = self.pool
+        return pool.send_now(head, body, deadline_ns) or await pool.send(head, body, deadline_ns)
 
     def _headers(self, passed: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
         names = {name for name, _ in passed}
@@ -96,8 +104,11 @@ class Provider:
         if not self.form.forward_key:
             if not same_dialect:
                 return ()
-            return tuple(row for row in headers if row[0] in _FORWARDED)
-        wanted = (*_FORWARDED, b"authorization", b"x-api-key") if same_dialect else (b"authorization",)
+            for name, _ in headers:
+                if name in _FORWARDED:
+                    return tuple(row for row in headers if row[0] in _FORWARDED)
+            return ()
+        wanted = _FORWARDED | {b"authorization", b"x-api-key"} if same_dialect else {b"authorization"}
         return tuple(row for row in headers if row[0] in wanted)
 
     def close(self) -> None:
@@ -114,7 +125,19 @@ class Provider:
 class Target:
     """A model at a provider, with what has been seen of it."""
 
-    __slots__ = ("breakers", "conditional", "form", "in_flight", "latency_s", "limiter", "model", "name", "provider")
+    __slots__ = (
+        "breakers",
+        "conditional",
+        "form",
+        "in_flight",
+        "latency_s",
+        "limiter",
+        "model",
+        "name",
+        "provider",
+        "sheet",
+        "sheet_until",
+    )
 
     def __init__(self, form: TargetForm, provider: Provider, breaker: BreakerForm) -> None:
         self.form = form
@@ -126,6 +149,8 @@ class Target:
         self.limiter = Limiter(form.limits) if form.limits.any else None
         self.in_flight = 0
         self.latency_s = 0.0
+        self.sheet: PriceSheet | str = ""  # the price of ``model``, kept until the next minute begins
+        self.sheet_until = 0.0
 
     def blocked_s(self, now: float) -> float:
         """Seconds for which it is to be left alone; 0 when it may be asked; infinite while its health check fails."""

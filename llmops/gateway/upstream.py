@@ -85,6 +85,19 @@ class Pool:
             raise
         return exchange
 
+    def send_now(self, head: bytes, body: bytes, deadline_ns: int = 0) -> Exchange | None:
+        """As ``send`` where a connection is idle, without waiting; None where none is."""
+        connection = self._take_idle()
+        if connection is None:
+            return None
+        exchange = Exchange(self, b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body), deadline_ns)
+        try:
+            exchange.begin(connection)
+        except TransferError:
+            return None  # it closed just now, and nothing was sent
+        self.busy.add(exchange)
+        return exchange
+
     def resend(self, exchange: Exchange) -> None:
         """Send again on a fresh connection; what was idle beside the dead one is as old, so it goes too."""
         self.resent_total += 1

@@ -32,6 +32,9 @@ class HttpxPool(Pool):
             follow_redirects=False,
         )
 
+    def send_now(self, head: bytes, body: bytes, deadline_ns: int = 0) -> Exchange | None:
+        """There are no connections of our own."""
+
     async def send(self, head: bytes, body: bytes, deadline_ns: int = 0) -> Exchange:
         """See ``Pool.send``; the answer is read by a task of its own."""
         exchange = Exchange(self, b"", deadline_ns)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from datetime import date, datetime
 from functools import cache
 from importlib.metadata import version
@@ -54,7 +53,7 @@ def charge(of: PriceSheet, usage: Usage, at: datetime | None) -> Charge:
 
     assert of.library is not None
     model, provider = of.library
-    named = {_RENAMED.get(f.name, f.name): getattr(usage, f.name) for f in fields(usage)}
+    named = {_RENAMED.get(name, name): getattr(usage, name) for name in usage.__struct_fields__}
     counts = {name: count for name, count in named.items() if count and name not in ("requests", "estimated")}
     try:
         price = model.calc_price(

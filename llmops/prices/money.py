@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider
@@ -15,8 +17,7 @@ ZERO: Final = Decimal(0)
 _HOUR_S: Final = Decimal(3600)
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens of one request, in one convention for every provider: totals include their parts.
 
     Attributes:
@@ -54,12 +55,12 @@ class Usage:
 
     def plus(self, other: Usage) -> Usage:
         """The sum of both; estimated where either is."""
-        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "estimated"}
+        names = [name for name in self.__struct_fields__ if name != "estimated"]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
         return Usage(**sums, estimated=self.estimated or other.estimated)
 
 
-@dataclass(frozen=True, slots=True)
-class ChargePart:
+class ChargePart(msgspec.Struct, frozen=True, gc=False):
     """One line of a bill: ``tokens`` at ``usd_per_million``."""
 
     name: str
@@ -68,8 +69,7 @@ class ChargePart:
     amount_usd: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(msgspec.Struct, frozen=True):
     """What a request costs.
 
     Attributes:
@@ -136,15 +136,16 @@ class PriceSheet:
 
                 return library.charge(self, usage, at)
         counts = _leaves(self, usage)
-        if min(count for _, count, _ in counts) < 0:
+        if any(count < 0 for _, count, _ in counts):
             return Charge(None, reason="the usage contradicts itself: a part is larger than its whole")
-        parts = tuple(
-            ChargePart(name, count, rate.at(usage.input_tokens), rate.at(usage.input_tokens) * count / MILLION)
-            for name, count, rate in counts
-            if count
-        )
-        total = sum((part.amount_usd for part in parts), ZERO)
-        return Charge(total, parts, self.source, self.price_date, estimated=usage.estimated)
+        total, parts = ZERO, []
+        for name, count, rate in counts:
+            if count:
+                usd = rate.at(usage.input_tokens) if rate.tiers else rate.base
+                amount = usd * count / MILLION
+                total += amount
+                parts.append(ChargePart(name, count, usd, amount))
+        return Charge(total, tuple(parts), self.source, self.price_date, estimated=usage.estimated)
 
 
 def _leaves(sheet: PriceSheet, usage: Usage) -> list[tuple[str, int, Rate]]:
