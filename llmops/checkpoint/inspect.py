@@ -6,7 +6,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from llmops.checkpoint import onnx_view
 from llmops.checkpoint.facts import ModelFacts
+from llmops.checkpoint.onnx_file import read_onnx
+from llmops.checkpoint.onnx_view import OnnxReport
 from llmops.checkpoint.reader import read_model
 from llmops.findings import Finding
 from llmops.report.document import Block, Document, Facts, Table, Text
@@ -38,17 +41,21 @@ class InspectReport:
         return values | {"linear_shapes": _linear_shapes(self.facts)}
 
 
-def inspect(path: Path) -> InspectReport:
-    """Read a model's facts.
+def inspect(path: Path) -> InspectReport | OnnxReport:
+    """Read a model's facts, or an ONNX file's.
 
     Raises:
         UsageError: There is no model at ``path``.
     """
+    if path.suffix == ".onnx":
+        return OnnxReport(read_onnx(path))
     return InspectReport(read_model(path))
 
 
-def view(report: InspectReport) -> Document:
+def view(report: InspectReport | OnnxReport) -> Document:
     """A table for people."""
+    if isinstance(report, OnnxReport):
+        return onnx_view.view(report)
     facts = report.facts
     blocks: list[Block] = [
         Facts(tuple((label, text) for label, text in _rows(facts) if text)),

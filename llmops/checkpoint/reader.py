@@ -7,8 +7,7 @@ from pathlib import Path
 
 from llmops.checkpoint import gguf_facts, huggingface, lora
 from llmops.checkpoint.facts import ModelFacts
-from llmops.errors import MachineError, UsageError
-from llmops.extras import install_hint
+from llmops.errors import UsageError
 
 _KINDS = "a directory with config.json, a LoRA adapter directory, a .safetensors or a .gguf file"
 
@@ -23,8 +22,7 @@ def read_model(path: Path) -> ModelFacts:
             ``.safetensors`` or a ``.gguf`` file, or a directory that holds one GGUF model.
 
     Raises:
-        UsageError: There is nothing, or it is not a model.
-        MachineError: It is a model in a format that needs an optional package.
+        UsageError: There is nothing, or it is not a model, or it is an ONNX file.
     """
     if not path.exists():
         raise UsageError(f"there is no {path}", _hint_for_missing(str(path)))
@@ -72,8 +70,8 @@ def _read_safetensors(path: Path) -> ModelFacts:
     return facts
 
 
-def _onnx(path: Path) -> MachineError:
-    return MachineError(f"{path} is an ONNX model; reading it needs the package 'onnx'", install_hint("onnx"))
+def _onnx(path: Path) -> UsageError:
+    return UsageError(f"{path} is an ONNX file, which is not served or quantised", f"llmops inspect {path}")
 
 
 def _hint_for_missing(text: str) -> str:

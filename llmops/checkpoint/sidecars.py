@@ -84,7 +84,8 @@ def find_licence(directory: Path) -> Licence | None:
     """The licence by the files' words: a model card's ``license:``, else a licence file's text."""
     card = directory / "README.md"
     if card.is_file():
-        head = card.open(encoding="utf-8", errors="replace").read(8192)
+        with card.open(encoding="utf-8", errors="replace") as file:
+            head = file.read(8192)
         stated = re.search(r"^license(?:_name)?:\s*['\"]?([\w .\-]{2,60})", head, re.MULTILINE)
         if head.startswith("---") and stated:
             return Licence(stated[1].strip(), card.name)

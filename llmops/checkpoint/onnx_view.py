@@ -1,0 +1,63 @@
+"""How ``llmops inspect`` shows an ONNX file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from llmops.checkpoint.onnx_file import OnnxFacts, OnnxTensor
+from llmops.findings import Finding
+from llmops.report.document import Block, Document, Facts, Table, Text
+from llmops.units import format_count, format_size
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxReport:
+    """Facts of one ONNX file; ``ok`` is False when weights beside it are missing."""
+
+    facts: OnnxFacts
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Missing weights, and what TensorRT would refuse."""
+        return self.facts.findings
+
+    @property
+    def ok(self) -> bool:
+        """Whether no finding is an error."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+    def data(self) -> dict[str, Any]:
+        """The facts as JSON."""
+        values = {f.name: getattr(self.facts, f.name) for f in fields(self.facts) if f.name != "findings"}
+        return {"format": "onnx", **values}
+
+
+def view(report: OnnxReport) -> Document:
+    """Tables for people."""
+    facts = report.facts
+    rows = [
+        ("format", f"ONNX, opset {facts.opset}"),
+        ("written by", facts.producer),
+        ("parameters", format_count(facts.parameters)),
+        ("weights", f"{format_size(facts.weights_bytes)} ({', '.join(facts.weight_dtypes) or 'none'})"),
+        ("beside it", ", ".join(f"{name} {format_size(size)}" for name, size in facts.external.items())),
+        ("operators", ", ".join(f"{name} {count}" for name, count in list(facts.operators.items())[:8])),
+    ]
+    tensors = [("input", tensor) for tensor in facts.inputs] + [("output", tensor) for tensor in facts.outputs]
+    blocks: list[Block] = [
+        Facts(tuple((label, text) for label, text in rows if text)),
+        Table(("", "tensor", "type", "shape"), tuple((kind, t.name, t.dtype, _shape(t)) for kind, t in tensors[:40])),
+    ]
+    blocks += [
+        Text(f"{finding.severity}: {finding.message}", "bad" if finding.severity == "error" else "warn")
+        for finding in report.findings
+    ]
+    verdict = Text("the file is whole", "good") if report.ok else Text("weights are missing", "bad")
+    return Document(facts.path.name, tuple(blocks), verdict)
+
+
+def _shape(tensor: OnnxTensor) -> str:
+    if tensor.dims is None:
+        return "unknown"
+    return " x ".join(str(dim) for dim in tensor.dims) or "scalar"
