@@ -1,9 +1,9 @@
 """Engines: which there are, the isolated environments that some need, and which interpreter runs each."""
 
 from llmops.engines.catalog import ENGINES, EngineSpec, engine
-from llmops.engines.check import check, list_engines
+from llmops.engines.checking import check, list_engines
 from llmops.engines.environments import Environment, environment, interpreter
-from llmops.engines.install import install
+from llmops.engines.installation import install
 from llmops.engines.view import view_check, view_install, view_list
 
 __all__ = [

@@ -180,7 +180,7 @@ def hold(path: Path, names: tuple[str, ...]) -> None:
 def free(path: Path, names: tuple[str, ...]) -> None:
     """Remove what :func:`hold` wrote."""
     for name in names:
-        directory = site_packages(path) / f"{name}-{_PLACEHOLDER_VERSION}.dist-info"
+        directory = _metadata_directory(site_packages(path), name, _PLACEHOLDER_VERSION)
         (directory / "METADATA").unlink(missing_ok=True)
         if directory.is_dir():
             directory.rmdir()
@@ -195,6 +195,10 @@ def write_alias(path: Path, alias: str, distribution: str) -> None:
 
 
 def _metadata(site: Path, name: str, version: str) -> None:
-    directory = site / f"{name}-{version}.dist-info"
+    directory = _metadata_directory(site, name, version)
     directory.mkdir(exist_ok=True)
     _write(directory / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def _metadata_directory(site: Path, name: str, version: str) -> Path:
+    return site / f"{name.replace('-', '_')}-{version}.dist-info"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llmops.engines.check import CheckReport, EngineCheck, ListReport
-from llmops.engines.install import InstallReport
+from llmops.engines.checking import CheckReport, EngineCheck, ListReport
+from llmops.engines.installation import InstallReport
 from llmops.report.document import Block, Code, Document, Facts, Heading, Table, Text
 from llmops.units import format_duration
 

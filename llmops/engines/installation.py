@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from llmops.engines import recipe
 from llmops.engines.catalog import EngineSpec, engine, requirements
-from llmops.engines.check import EngineCheck, probe
+from llmops.engines.checking import EngineCheck, probe
 from llmops.engines.environments import MARKER, Environment, environment, root
 from llmops.errors import MachineError, OutsideError, UsageError
 from llmops.findings import Finding
