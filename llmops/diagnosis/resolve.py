@@ -100,6 +100,8 @@ def resolve(book: RuleBook, scanned: Iterable[Scanned], machine: MachineReport |
     """Weigh everything that was found, with the state of the machine where it is known."""
     facts = Facts(book, scanned)
     failures = [h for s in book.symptoms if s.failure for h in facts.hits(s.says) if h.level == "loud"]
+    # What breaks while a server is being stopped is no reason for anything.
+    failures = [hit for hit in failures if facts.phase(hit) != "shutdown"]
     found = [c for rule in book.rules if (c := _match(rule, facts, failing=bool(failures)))]
     if machine is not None:
         for candidate in found:
