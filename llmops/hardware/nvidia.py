@@ -131,7 +131,10 @@ def _memory(nvml: ModuleType, handle: Any) -> tuple[int, int]:
 def _processes(nvml: ModuleType, handle: Any) -> Iterator[GpuProcess]:
     import psutil
 
-    for entry in _try(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ():
+    found = _try(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+    if found is None:
+        found = _try(nvml, nvml.nvmlDeviceGetComputeRunningProcesses_v2, handle)
+    for entry in found or ():
         name = None
         with contextlib.suppress(psutil.Error, OSError):
             name = psutil.Process(entry.pid).name()
@@ -176,8 +179,8 @@ def _try(nvml: ModuleType, call: Any, *arguments: Any) -> Any:
         if int(error.value) == _IS_LOST:
             raise
         return None
-    except AttributeError:  # the installed binding is older than the call
-        return None
+    except (AttributeError, getattr(nvml, "NVMLLibraryMismatchError", AttributeError)):
+        return None  # the binding, or the driver's library, is older than the call
 
 
 def _cuda(number: Any) -> tuple[int, int] | None:

@@ -1,5 +1,6 @@
 """The two header parsers: right on whole files, and never more than a plain refusal on anything else."""
 
+import contextlib
 import json
 import struct
 
@@ -93,10 +94,8 @@ def test_one_changed_byte_never_escapes_as_another_error(tmp_path, place, value)
         data = bytearray(path.read_bytes())
         data[place % min(len(data), 3000)] = value
         path.write_bytes(data)
-        try:
-            read(path)
-        except BadFileError as error:
-            assert "\n" not in str(error)
+        with contextlib.suppress(BadFileError):
+            assert read(path).tensors is not None
 
 
 def test_gguf_header_is_read(tmp_path):
