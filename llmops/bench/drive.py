@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from llmops.bench.load import Load
 from llmops.bench.plan import LoadFacts, LoadPlan
 from llmops.bench.spool import Spool
 from llmops.errors import OutsideError
 from llmops.http1 import TransferError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
 
 LIVE_EVERY_S: Final = 0.5
 OnTick = Callable[[LoadFacts], None]
@@ -28,10 +25,10 @@ def drive(plan: LoadPlan, spool: Path, on_tick: OnTick | None = None) -> LoadFac
     Raises:
         OutsideError: The server cannot be reached at the beginning.
     """
-    return new_runner(_drive(plan, spool, on_tick))
+    return run_on_uvloop(_drive(plan, spool, on_tick))
 
 
-def new_runner(work: Awaitable[LoadFacts]) -> LoadFacts:
+def run_on_uvloop(work: Coroutine[Any, Any, LoadFacts]) -> LoadFacts:
     """Run a coroutine on uvloop where there is one."""
     try:
         import uvloop
@@ -40,7 +37,7 @@ def new_runner(work: Awaitable[LoadFacts]) -> LoadFacts:
     else:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(work)  # type: ignore[arg-type]  # a coroutine
+        return runner.run(work)
 
 
 async def _drive(plan: LoadPlan, spool_path: Path, on_tick: OnTick | None) -> LoadFacts:
@@ -71,7 +68,7 @@ async def _tick(facts: LoadFacts, on_tick: OnTick) -> None:
 
 def unreachable(error: TransferError) -> OutsideError:
     """The server cannot be reached, with what to do."""
-    hints = {
+    hints: dict[str, str] = {
         "refused": "is the server up, and is the port right? llmops serve starts one",
         "dns": "check the host name",
         "tls": "check the certificate, or give --ca-file",

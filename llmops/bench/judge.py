@@ -12,7 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 from llmops import __version__
-from llmops.bench import live, slo, stats, validity
+from llmops.bench import compare, live, slo, stats, validity
+from llmops.bench.blocks import blocks_of
+from llmops.bench.cost import cost
 from llmops.bench.metrics import measure, timeline
 from llmops.bench.plan import LoadFacts, LoadPlan
 from llmops.bench.report import BenchReport, Client, Counts, Level
@@ -39,6 +41,7 @@ def level(session: Session, plan: LoadPlan, step: float | None, facts: list[Load
         arrival=Arrival.parse(spec.arrival) if plan.loop == "open" and not plan.trace else None,
         input_tokens=None if spec.dataset or spec.trace or spec.turns > 1 or spec.prefix_groups else spec.input_tokens,
     )
+    counts = _counts(session, facts, samples)
     details: dict[str, str] = {}
     for row in samples.measured:
         if row.error is not None and row.error not in details:
@@ -48,7 +51,7 @@ def level(session: Session, plan: LoadPlan, step: float | None, facts: list[Load
         concurrency=plan.concurrency,
         rate=(step or spec.rate) if spec.open_loop else None,
         metrics=metrics,
-        counts=_counts(session, facts, samples),
+        counts=counts,
         errors=samples.errors(),
         error_details=details,
         validity=validity.check(asked, facts, samples, metrics),
@@ -58,6 +61,9 @@ def level(session: Session, plan: LoadPlan, step: float | None, facts: list[Load
         client=_client(facts, samples),
         ttft_values_ms=_ranks([row.ttft_ms for row in samples.ok if row.ttft_ms is not None]),
         gap_values_ms=_ranks(samples.gaps_ms),
+        blocks=blocks_of(samples),
+        cost=cost(spec, session.endpoint.model, counts, metrics),
+        energy=session.energy,
     )
 
 
@@ -111,15 +117,27 @@ def _ranks(values: Any) -> tuple[float, ...]:
     return tuple(round(stats.percentile(ordered, i / (_PLOT_POINTS - 1)), 3) for i in range(_PLOT_POINTS))
 
 
-def report(session: Session, levels: list[Level], chosen: int, found: str | None) -> BenchReport:
+def report(
+    session: Session, levels: list[Level], chosen: int, found: str | None, baseline: dict[str, Any] | None
+) -> BenchReport:
     """Assemble the report."""
     spec = session.spec
     picked = levels[chosen]
-    gates = bool(spec.slo)
+    gates = bool(spec.slo) or baseline is not None
     judged = [picked] if found is not None or not spec.sweep else levels
     verdicts = [level.verdict for level in judged]
-    verdict: slo.Verdict = "FAIL" if "FAIL" in verdicts else "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts else "PASS"
     findings = [finding for level in judged for finding in level_findings(level, many=len(judged) > 1)]
+    lengths = {"input": list(spec.input_tokens), "output": list(spec.output_tokens)}
+    comparison = None
+    if baseline is not None:
+        changes = compare.by_blocks(baseline["blocks"], picked.blocks, spec.max_regression)
+        verdicts.append(compare.overall(changes))
+        findings += compare.findings(changes, f"against {spec.baseline}")
+        mine = {"model": session.endpoint.model, "api": spec.api, "lengths": lengths}
+        notes = compare.differences(baseline, picked.data() | mine)
+        findings += [Finding("comparison", "note", note) for note in notes]
+        comparison = {"baseline": str(spec.baseline), "verdict": verdicts[-1], "changes": changes, "notes": notes}
+    verdict: slo.Verdict = "FAIL" if "FAIL" in verdicts else "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts else "PASS"
     answered = any(level.counts.ok for level in levels)
     return BenchReport(
         ok=answered and session.interrupted is None and not (gates and verdict != "PASS"),
@@ -137,6 +155,9 @@ def report(session: Session, levels: list[Level], chosen: int, found: str | None
         machine={"cpus": os.cpu_count(), "system": platform.platform(terse=True), "host": platform.node()},
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         found=found,
+        comparison=comparison,
+        lengths=lengths,
+        raw=str(spec.raw) if spec.raw else None,
         interrupted=session.interrupted,
     )
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from llmops.bench.ab import CompareReport
+from llmops.bench.charts import charts
+from llmops.bench.compare import Change
 from llmops.bench.metrics import SHARES, Distribution
+from llmops.bench.offline import OfflineReport
 from llmops.bench.report import BenchReport, Level
-from llmops.report.document import Block, Chart, Document, Facts, Heading, Series, Table, Text, Tone
+from llmops.report.document import Block, Document, Facts, Heading, Table, Text, Tone
 
 _SHOWN = (
     ("ttft_ms", "TTFT"),
@@ -23,7 +27,9 @@ def view(report: BenchReport) -> Document:
     if many:
         blocks.append(_sweep(report))
     blocks += _level_blocks(report.level, titled=many)
-    blocks += _charts(report)
+    if report.comparison is not None:
+        blocks += [Heading(f"Against {report.comparison['baseline']}"), _changes(report.comparison["changes"])]
+    blocks += charts(report) if report.charts else []
     meta = (
         ("started", report.started),
         ("seed", str(report.seed)),
@@ -31,6 +37,57 @@ def view(report: BenchReport) -> Document:
         ("command", report.command),
     )
     return Document(f"{report.model} at {report.url}", tuple(blocks), _verdict(report), meta)
+
+
+def view_comparison(report: CompareReport) -> Document:
+    """Old against new."""
+    how = f"{report.rounds} rounds, {report.order}" if report.rounds else "saved reports"
+    blocks: list[Block] = [
+        Facts((("A", report.a), ("B", report.b), ("measured", how))),
+        _changes(report.changes),
+        *(Text(f"note: {note}", "dim") for note in report.notes),
+    ]
+    gated = [change.words for change in report.changes if change.gated and change.verdict == report.verdict]
+    said = {
+        "PASS": f"PASS: no gated metric is {report.max_regression:.0%} slower",
+        "FAIL": f"FAIL: {'; '.join(gated)}",
+        "INCONCLUSIVE": f"INCONCLUSIVE: {'; '.join(gated) or (report.notes or ('nothing to compare',))[0]}",
+    }
+    return Document("B against A", tuple(blocks), Text(said[report.verdict], _TONE[report.verdict]))
+
+
+def _changes(changes: tuple[Change, ...]) -> Table:
+    columns = ("p50", "A, ms", "B, ms", "change", "95 % interval", "verdict")
+    rows = tuple(
+        (
+            change.metric.removesuffix("_ms"), _ms(change.old), _ms(change.new), f"{change.ratio - 1:+.1%}",
+            f"{change.interval[0] - 1:+.1%} to {change.interval[1] - 1:+.1%}" if change.interval else "n/a",
+            change.verdict if change.gated else "not gated",
+        )
+        for change in changes
+    )  # fmt: skip
+    return Table(columns, rows, frozenset(columns[1:5]))
+
+
+def view_offline(report: OfflineReport) -> Document:
+    """Tokens a second by batch size."""
+    columns = ("batch", "prompt", "new tokens", "tokens/s", "first token, ms", "step, ms", "repeats")
+    rows = tuple(
+        (
+            str(b.batch), str(b.input_tokens), str(b.output_tokens), f"{b.output_tokens_per_s:.1f}",
+            _ms(b.first_ms), _ms(b.step_ms), str(b.repeats),
+        )
+        for b in report.batches
+    )  # fmt: skip
+    best = max(report.batches, key=lambda b: b.output_tokens_per_s)
+    facts = Facts((("engine", report.engine), ("device", report.device), *report.versions.items()))
+    blocks: list[Block] = [Table(columns, rows, frozenset(columns)), facts]
+    if report.profile:
+        layers = tuple((str(row["name"]), f"{row['ms']:.3f}") for row in report.profile)
+        blocks.append(Table(("slowest parts", "ms"), layers, frozenset({"ms"})))
+    return Document(
+        report.model, tuple(blocks), Text(f"{best.output_tokens_per_s:.1f} tokens/s at batch {best.batch}", "good")
+    )
 
 
 def _verdict(report: BenchReport) -> Text:
@@ -61,7 +118,7 @@ def _why(report: BenchReport) -> str:
 
 def _level_blocks(level: Level, *, titled: bool) -> list[Block]:
     blocks: list[Block] = [Heading(level.load)] if titled else []
-    blocks.append(_latencies(level))
+    blocks += _latencies(level)
     blocks.append(Facts(tuple(_facts(level))))
     if level.slos:
         judged = tuple((r.slo, str(r.verdict), _plain(r.value), r.why) for r in level.slos)
@@ -74,7 +131,7 @@ def _level_blocks(level: Level, *, titled: bool) -> list[Block]:
     return blocks
 
 
-def _latencies(level: Level) -> Table:
+def _latencies(level: Level) -> list[Block]:
     columns = ("ms", "p50", "p90", "p95", "p99", "mean", "max")
     rows = []
     missing = ""
@@ -85,7 +142,10 @@ def _latencies(level: Level) -> Table:
         cells = [_cell(found, share) for share in SHARES]
         rows.append((label, *cells, _ms(found.mean), _ms(found.max)))
         missing = missing or "; ".join(f"{share} n/a ({why})" for share, why in found.unsupported.items())
-    return Table(columns, tuple(rows), frozenset(columns[1:]), missing or None)
+    return [
+        Table(columns, tuple(rows), frozenset(columns[1:])),
+        *([Text(f"99 % confidence: {missing}", "dim")] if missing else []),
+    ]
 
 
 def _cell(found: Distribution, share: str) -> str:
@@ -150,10 +210,3 @@ def _sweep_row(level: Level, *, gates: bool) -> tuple[str, ...]:
         at(metrics.ttft_ms, "p95"), at(metrics.itl_ms, "p50"), at(metrics.e2e_ms, "p50"),
         str(level.counts.failed), verdict,
     )  # fmt: skip
-
-
-def _charts(_report: BenchReport) -> list[Block]:
-    return []
-
-
-_ = (Chart, Series)

@@ -47,7 +47,8 @@ class Level:
         load: In words: ``4 users``, ``2/s poisson``.
         concurrency, rate: The level, as far as it has one.
         token_source: Where most output token counts come from.
-        ttft_values_ms, gap_values_ms: Values at evenly spaced ranks, for plots.
+        ttft_values_ms, gap_values_ms: Values at evenly spaced ranks (101 of them), for plots.
+        blocks: Medians of ten blocks of consecutive requests, for comparisons.
     """
 
     load: str
@@ -64,6 +65,7 @@ class Level:
     client: Client
     ttft_values_ms: tuple[float, ...] = ()
     gap_values_ms: tuple[float, ...] = ()
+    blocks: dict[str, list[float]] = field(default_factory=dict)
     cost: dict[str, Any] | None = None
     energy: dict[str, Any] | None = None
 
@@ -89,6 +91,8 @@ class Level:
             "token_source": self.token_source,
             "slos": self.slos,
             "timeline": self.timeline,
+            "blocks": self.blocks,
+            "distribution": {"ttft_ms": self.ttft_values_ms, "itl_ms": self.gap_values_ms},
             "client": self.client,
             "cost": self.cost,
             "energy": self.energy,
@@ -109,6 +113,7 @@ class BenchReport:
         gates: Whether anything was asked that can fail.
         found: What a search found, in words.
         comparison: Against the baseline.
+        charts: Whether the document holds the plots; a terminal is better off without.
         interrupted: The signal after which only what was measured until then is reported.
     """
 
@@ -130,7 +135,8 @@ class BenchReport:
     comparison: dict[str, Any] | None = None
     interrupted: int | None = None
     raw: str | None = None
-    notes: tuple[str, ...] = field(default=())
+    lengths: dict[str, Any] = field(default_factory=dict)
+    charts: bool = True
 
     @property
     def level(self) -> Level:
@@ -169,6 +175,7 @@ class BenchReport:
             "found": self.found,
             "comparison": self.comparison,
             "levels": [level.data() for level in self.levels] if len(self.levels) > 1 else [],
+            "lengths": self.lengths,
             "seed": self.seed,
             "command": self.command,
             "started": self.started,

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from llmops.bench import judge, live, probe
+from llmops.bench import compare, judge, live, probe, workers
 from llmops.bench.drive import drive
+from llmops.bench.energy import Meter, meter
+from llmops.bench.outputs import RawWriter
 from llmops.bench.plan import LoadFacts, LoadPlan
 from llmops.bench.prompts import DEFAULT_LENGTHS, Lengths, PromptPlan, read_dataset
 from llmops.bench.report import BenchReport, Level
@@ -42,6 +44,9 @@ class Session:
     service_s: float = 0.0
     next_conversation: int = 0
     interrupted: int | None = None
+    raw: RawWriter | None = None
+    meter: Meter | None = None
+    energy: dict[str, Any] | None = None
 
 
 def bench(spec: BenchSpec, progress: Progress) -> BenchReport:
@@ -52,14 +57,15 @@ def bench(spec: BenchSpec, progress: Progress) -> BenchReport:
         OutsideError: The server cannot be reached, or answers nothing but errors before the measurement.
         AccessError: The API key is missing or refused.
     """
+    baseline = compare.read_report(spec.baseline) if spec.baseline else None
     with open_session(spec, progress) as session:
         if spec.find_max:
             from llmops.bench.search import find_max
 
-            levels, chosen, found = find_max(session)
+            levels, chosen, found = find_max(session, measure_level)
         else:
             levels, chosen, found = _levels(session), -1, None
-        return judge.report(session, levels, chosen % len(levels), found)
+        return judge.report(session, levels, chosen % len(levels), found, baseline)
 
 
 @contextmanager
@@ -73,8 +79,18 @@ def open_session(spec: BenchSpec, progress: Progress) -> Iterator[Session]:
     endpoint = endpoint_of(spec)
     with tempfile.TemporaryDirectory(prefix="llmops-bench-") as directory:
         session = Session(spec, endpoint, DEFAULT_LENGTHS[spec.language], Path(directory), progress)
+        session.meter = meter(spec.url) if spec.energy else None
+        if session.meter is not None:
+            session.meter.measure_idle()
         _warm_up(session)
-        yield session
+        session.raw = RawWriter(spec.raw) if spec.raw else None
+        try:
+            yield session
+            if session.raw is not None:
+                session.raw.finish()
+        finally:
+            if session.raw is not None:
+                session.raw.discard()
 
 
 def endpoint_of(spec: BenchSpec) -> Endpoint:
@@ -173,17 +189,29 @@ def _prompt_plan(session: Session) -> PromptPlan:
     )
 
 
-def run_plan(session: Session, plan: LoadPlan, words: str) -> tuple[list[LoadFacts], Samples]:
+def run_plan(
+    session: Session, plan: LoadPlan, words: str, processes: int | None = None
+) -> tuple[list[LoadFacts], Samples]:
     """Run a plan and read its spool."""
-    spool = session.directory / f"{plan.first}.spool"
     watch = live.Watch(session.progress, plan, words)
-    facts = [drive(plan, spool, watch.tick)]
-    if any(fact.interrupted for fact in facts):
-        session.interrupted = next(fact.interrupted for fact in facts if fact.interrupted)
+    count = processes or workers.worker_count(plan, session.spec.workers)
+    spools = [session.directory / f"{plan.first}-{place}.spool" for place in range(count)]
+    if session.meter is not None:
+        session.meter.begin()
+    if count == 1:
+        facts = [drive(plan, spools[0], watch.tick)]
+    else:
+        facts = workers.drive_many(workers.slices(plan, count), spools, watch.tick)
+    session.interrupted = next((fact.interrupted for fact in facts if fact.interrupted), session.interrupted)
     samples = Samples()
-    for sample, answer in collect(read(spool), plan.endpoint.api, stream=plan.endpoint.stream):
-        samples.add(sample, answer)
-    spool.unlink()
+    for spool in spools:
+        for sample, answer in collect(read(spool), plan.endpoint.api, stream=plan.endpoint.stream):
+            samples.add(sample, answer)
+            if session.raw is not None:
+                session.raw.add(words, sample, answer)
+        spool.unlink()
+    if session.meter is not None:
+        session.energy = session.meter.end(sum(row.output_tokens for row in samples.ok))
     session.next_conversation += sum(fact.sent for fact in facts) + 1
     return facts, samples
 
@@ -204,7 +232,7 @@ def _warm_up(session: Session) -> None:
     )  # fmt: skip
     plan = replace(plan, prompts=replace(plan.prompts, turns=1))
     conversation = session.next_conversation
-    _, samples = run_plan(session, plan, f"warm up with {count} requests")
+    _, samples = run_plan(session, plan, f"warm up with {count} request{'s' * (count > 1)}", 1)
     session.next_conversation = conversation
     if session.interrupted is not None:
         raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from llmops.bench import live
@@ -12,16 +13,17 @@ if TYPE_CHECKING:
 
 CONFIRMATIONS: Final = 3
 _RESOLUTION: Final = 0.10
-_MAX_LEVELS: Final = 24
+_MAX_LEVELS: Final = 30
+_TRIES: Final = 3
 
 
-def find_max(session: Session) -> tuple[list[Level], int, str]:
-    """Search; returns every level tried, the index of the best, and what was found in words.
+def find_max(session: Session, measure: Callable[[Session, float], Level]) -> tuple[list[Level], int, str]:
+    """Search with ``measure``; returns every level tried, the index of the best, and what was found in words.
 
     A level holds when its verdict is PASS, and is confirmed when it holds three times in a row. A level that fails to
     confirm becomes the upper end and the search goes on below it.
     """
-    search = _Search(session)
+    search = _Search(session, measure)
     best = search.run()
     name = "users" if session.spec.find_max == "concurrency" else "requests/s"
     if best is None:
@@ -32,8 +34,9 @@ def find_max(session: Session) -> tuple[list[Level], int, str]:
 
 
 class _Search:
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, measure: Callable[[Session, float], Level]) -> None:
         self.session = session
+        self.measure = measure
         self.levels: list[Level] = []
         self.steps: list[float] = []
         self.whole = session.spec.find_max == "concurrency"
@@ -57,8 +60,8 @@ class _Search:
         return self._narrow(held)
 
     def _narrow(self, held: float | None) -> float | None:
-        while held is not None and self._may_go_on():
-            middle = self._between(held)
+        while held is not None and self.session.interrupted is None:
+            middle = self._between(held) if self._may_go_on() else None
             if middle is not None:
                 if self._holds(middle):
                     held = middle
@@ -88,10 +91,12 @@ class _Search:
         return self.session.interrupted is None and len(self.levels) < _MAX_LEVELS
 
     def _holds(self, step: float) -> bool:
-        from llmops.bench.run import measure_level
-
-        level = measure_level(self.session, step)
-        self.steps.append(step)
-        self.levels.append(level)
-        self.session.progress.note(f"{live.row(level)}  {level.verdict}")
+        for _ in range(_TRIES):
+            level = self.measure(self.session, step)
+            self.steps.append(step)
+            self.levels.append(level)
+            self.session.progress.note(f"{live.row(level)}  {level.verdict}")
+            # An invalid run says nothing about the server, so it neither holds nor fails: it is measured again.
+            if level.validity.valid or self.session.interrupted is not None:
+                break
         return level.verdict == "PASS"

@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    url: Annotated[str, typer.Argument(metavar="URL", help="The server, with or without /v1")],
+    targets: Annotated[
+        list[str] | None, typer.Argument(metavar="URL | compare A.json B.json", help="With or without /v1")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model name; asked for when left out")] = None,
     api: Annotated[str, typer.Option(metavar="NAME", help="chat, completions or messages")] = "chat",
     api_key_env: Annotated[str | None, typer.Option(metavar="NAME", help="Variable that holds the key")] = None,
@@ -53,6 +55,16 @@ def bench(
     seed: Annotated[int, typer.Option(metavar="N", help="Of prompts and arrivals")] = 0,
     timeout: Annotated[str, typer.Option(metavar="TIME", help="Of one request")] = "600s",
     slo: Annotated[list[str] | None, typer.Option(metavar="'ttft.p99<500ms'", help="Objective; repeatable")] = None,
+    confidence: Annotated[float, typer.Option(metavar="P", help="Of SLO tests")] = 0.99,
+    baseline: Annotated[Path | None, typer.Option(metavar="FILE", help="Earlier JSON report to hold")] = None,
+    max_regression: Annotated[str, typer.Option(metavar="PCT", help="Slower than that fails")] = "5%",
+    ab: Annotated[
+        tuple[str, str] | None, typer.Option("--ab", metavar="URL1 URL2", help="Is URL2 slower? Run in turns")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(metavar="N", help="Of --ab  [default: 5]")] = None,
+    gpu_hour_cost: Annotated[str | None, typer.Option(metavar="USD", help="For the cost of tokens")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Client processes")] = None,
+    offline: Annotated[str | None, typer.Option(metavar="ENGINE", help="Measure transformers, onnxruntime")] = None,
     json: opt.Json = False,
     report: opt.ReportFiles = None,
     quiet: opt.Quiet = False,
@@ -66,7 +78,16 @@ def bench(
         "bench",
         lambda progress: command.run(
             progress,
-            url=url,
+            targets=targets,
+            reports=report,
+            confidence=confidence,
+            baseline=baseline,
+            max_regression=max_regression,
+            ab=ab,
+            rounds=rounds,
+            gpu_hour_cost=gpu_hour_cost,
+            workers=workers,
+            offline=offline,
             model=model,
             api=api,
             api_key_env=api_key_env,
@@ -99,7 +120,7 @@ def bench(
         ),
         command.view,
         json=json,
-        report=report,
+        report=command.shared_reports(report),
         quiet=quiet,
         verbose=verbose,
     )

@@ -2,7 +2,7 @@
 chunk was really sent, and shows every quirk and fault of real servers on demand.
 
 Runs as a process of its own: ``python truth_server.py '{"ttft_ms": 200}'`` prints its port. ``GET /log`` returns what it
-has seen as JSON. Raw asyncio and the standard library only.
+has seen as JSON; ``POST /config`` starts anew with another behaviour. Raw asyncio and the standard library only.
 """
 
 from __future__ import annotations
@@ -61,7 +61,11 @@ class Config:
 class Server:
     """All streams of one server, driven by one heap of due times."""
 
+    handle: asyncio.TimerHandle | None = None
+
     def __init__(self, config: Config) -> None:
+        if self.handle is not None:
+            self.handle.cancel()
         self.config = config
         self.rng = random.Random(config.seed)
         self.heap: list[tuple[int, int, object]] = []
@@ -148,6 +152,11 @@ class Http(asyncio.Protocol):
         method, path = head.split(b" ")[:2]
         if method == b"GET":
             self.get(path)
+            return
+        if path == b"/config":
+            self.server.__init__(Config(**json.loads(body)))
+            self.transport.write(b"HTTP/1.1 204 Done\r\nConnection: close\r\n\r\n")
+            self.transport.close()
             return
         if config.close == "silent" and config.keep and self.answered >= config.keep:
             self.transport.close()
