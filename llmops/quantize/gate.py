@@ -49,8 +49,8 @@ class Gate:
 # Small models lose more than large ones; on a 270M model a sound 4-bit GPTQ measures a mean KL near 0.15 and plain
 # rounding to 4 bit near 0.7, a sound 8-bit format below 0.04.
 DEFAULTS: Final[dict[int, Thresholds]] = {
-    8: Thresholds(max_kl=0.05, max_ppl_ratio=1.05, min_agreement=0.88, warn_kl=0.03),
-    4: Thresholds(max_kl=0.3, max_ppl_ratio=1.25, min_agreement=0.70, warn_kl=0.1),
+    8: Thresholds(max_kl=0.05, max_ppl_ratio=1.05, min_agreement=0.85, warn_kl=0.03),
+    4: Thresholds(max_kl=0.3, max_ppl_ratio=1.25, min_agreement=0.65, warn_kl=0.1),
 }
 
 

@@ -152,6 +152,18 @@ def test_no_weights_at_all(refused, model):
     refused(model, *GPTQ)
 
 
+@pytest.mark.parametrize("method", [("--method", "bnb-nf4"), GPTQ])
+def test_weights_of_another_shape_than_the_configuration(refused, model, method):
+    """With a quantisation configuration, transformers loads and saves such a model without a word."""
+    edit_config(model, intermediate_size=256)
+    assert "another shape than config.json says (and 5 more)" in refused(model, *method)["message"]
+
+
+def test_a_tokenizer_that_cannot_be_read(refused, model):
+    (model / "tokenizer.json").write_text("{}")
+    assert "tokenizer" in refused(model, "--method", "bnb-nf4")["message"]
+
+
 def test_more_memory_and_disk_than_there_is(refused, model, tmp_path):
     """A checkpoint of two terabytes that takes no space: a real header over a sparse file."""
     size = 2 << 40

@@ -15,6 +15,7 @@ from typing import Any
 
 from .calibration import load_tokenizer
 from .job import Channel, RefusedError, device_peak_bytes, seed_everything, versions
+from .loading import load_model
 from .statistics import Scores, summarise
 from .texts import Document, begin, plain_text, read_documents
 from .with_bitsandbytes import quieten
@@ -112,7 +113,8 @@ def measure(what: str, path: str, task: Task) -> Measured:
 
     chunks, job, channel = task.chunks, task.job, task.channel
     channel.phase(f"Loading the {what}")
-    model = load(path, job)
+    model = load_model(path, job)
+    model.eval()
     head, finish = model.get_output_embeddings(), finisher(model.config)
     channel.phase(f"Running the {what} on {len(chunks)} chunks")
     hidden: list[Any] = []
@@ -129,18 +131,6 @@ def measure(what: str, path: str, task: Task) -> Measured:
     del model
     gc.collect()
     return Measured(hidden, head, finish, samples, forward_s)
-
-
-def load(path: str, job: dict[str, Any]) -> Any:
-    """The model on the job's device, in the job's type."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=getattr(torch, job["dtype"]), device_map={"": job["device"]}
-    )
-    model.eval()
-    return model
 
 
 def forward(model: Any, ids: Any) -> tuple[Any, Any]:

@@ -8,24 +8,18 @@ from typing import Any
 
 from .calibration import load_tokenizer
 from .job import Channel, device_peak_bytes, seed_everything, versions
+from .loading import check_shapes, load_model
 
 
 def main(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """Quantise ``job["model"]`` into ``job["out"]`` while loading it; needs no calibration."""
     quieten()
     channel.phase("Loading bitsandbytes and quantising the weights")
-    import torch
-    from transformers import AutoModelForCausalLM
-
     tokenizer = load_tokenizer(job["model"])
     seed_everything(job["seed"], job["threads"])
     began = time.monotonic()
-    model = AutoModelForCausalLM.from_pretrained(
-        job["model"],
-        quantization_config=quantization(job["method"]),
-        dtype=getattr(torch, job["dtype"]),
-        device_map={"": job["device"]},
-    )
+    check_shapes(job["model"])
+    model = load_model(job["model"], job, quantization_config=quantization(job["method"]))
     loaded = time.monotonic()
     channel.phase("Writing the checkpoint")
     model.save_pretrained(job["out"])

@@ -9,6 +9,7 @@ from typing import Any
 
 from .calibration import as_batches, prepare
 from .job import Channel, device_peak_bytes, restore_config, seed_everything, versions
+from .loading import check_shapes
 
 
 class Layers:
@@ -41,6 +42,7 @@ def main(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
     seed_everything(job["seed"], job["threads"])
     began = time.monotonic()
+    check_shapes(job["model"])
     config = QuantizeConfig(
         bits=job["bits"],
         group_size=job["group_size"],

@@ -9,6 +9,7 @@ from typing import Any
 
 from .calibration import load_tokenizer, prepare
 from .job import Channel, device_peak_bytes, seed_everything, versions
+from .loading import load_model
 
 _STEP = re.compile(r"\((\d+)/(\d+)\): (\w+)")
 
@@ -21,15 +22,11 @@ def main(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     else:
         tokenizer = load_tokenizer(job["model"])
     channel.phase("Loading llm-compressor and the model")
-    import torch
     from llmcompressor import oneshot
-    from transformers import AutoModelForCausalLM
 
     seed_everything(job["seed"], job["threads"])
     began = time.monotonic()
-    model = AutoModelForCausalLM.from_pretrained(
-        job["model"], dtype=getattr(torch, job["dtype"]), device_map={"": job["device"]}
-    )
+    model = load_model(job["model"], job)
     loaded = time.monotonic()
     channel.phase(f"Quantising {job['layers']} layers to {job['method']}, {job['bits']} bit")
     watch_progress(channel)
