@@ -43,6 +43,7 @@ def serve(
     api_key_env: Annotated[str | None, typer.Option(metavar="VAR", help="Variable with the clients' key")] = None,
     ready_timeout: Annotated[float | None, typer.Option(metavar="S", help="Default: by size and engine")] = None,
     ready_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Written when requests can be sent")] = None,
+    heal: Annotated[bool, typer.Option("--heal/--no-heal", help="Restart with the flags a diagnosis advises")] = True,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="The engine's output")] = None,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
@@ -79,7 +80,9 @@ def serve(
     }
     output.run(
         "serve",
-        lambda progress: package.serve(package.spec_from(values), progress, dry_run=dry_run, ready_file=ready_file),
+        lambda progress: package.serve(
+            package.spec_from(values), progress, dry_run=dry_run, ready_file=ready_file, heal=heal
+        ),
         package.view,
         json=json,
         report=report,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from llmops.diagnosis import Cause, diagnose_files
+from llmops.diagnosis import Cause, Diagnosis, diagnose_files
 from llmops.errors import LlmopsError, OutsideError
 from llmops.findings import Finding
 from llmops.process import tail
@@ -17,18 +17,24 @@ class EngineFailedError(OutsideError):
 
     Attributes:
         cause: The likeliest cause; None when the log does not tell.
+        diagnosis: All of what the log tells; None when it cannot be read.
+        when: ``start``, ``first request`` or ``serving``.
         findings: Go into the JSON document of the failure.
         data: Likewise.
     """
 
-    def __init__(self, message: str, hint: str, cause: Cause | None, log: Path, exit_code: int) -> None:
+    def __init__(
+        self, message: str, hint: str, diagnosis: Diagnosis | None, log: Path, ended: EngineEndedError
+    ) -> None:
         super().__init__(message, hint)
-        self.cause = cause
+        self.diagnosis = diagnosis
+        self.when = ended.when
+        self.cause = cause = diagnosis.top if diagnosis else None
         self.log = log
         self.findings = (_finding(cause, message),)
         self.data = {
             "log": str(log),
-            "engine_exit_code": exit_code,
+            "engine_exit_code": ended.exit_code,
             "cause": cause.cause if cause else None,
             "confidence": cause.confidence if cause else None,
             "evidence": [{"line": line.line, "text": line.text} for line in cause.evidence] if cause else [],
@@ -38,19 +44,20 @@ class EngineFailedError(OutsideError):
 def explain(engine: str, error: EngineEndedError, log: Path) -> EngineFailedError:
     """The error to show: cause, the line that proves it, and what to do."""
     try:
-        cause = diagnose_files([log]).top
+        diagnosis: Diagnosis | None = diagnose_files([log])
     except (LlmopsError, OSError):
-        cause = None
+        diagnosis = None
+    cause = diagnosis.top if diagnosis else None
     how = _ending(error.exit_code)
     if cause is None:
         last = _last_words(log)
         message = f"{engine} {how} during its {error.when}{f': {last}' if last else ''}"
-        return EngineFailedError(message, f"the log is {log}", None, log, error.exit_code)
+        return EngineFailedError(message, f"the log is {log}", diagnosis, log, error)
     evidence = f' (line {cause.evidence[0].line}: "{_short(cause.evidence[0].text)}")' if cause.evidence else ""
     message = f"{engine} {how}: {cause.title}{evidence}"
     fix = cause.fixes[0] if cause.fixes else None
     advice = f"{fix.title}{f': {fix.command}' if fix.command else ''}; " if fix else ""
-    return EngineFailedError(message, f"{advice}the log is {log}", cause, log, error.exit_code)
+    return EngineFailedError(message, f"{advice}the log is {log}", diagnosis, log, error)
 
 
 def _ending(code: int) -> str:

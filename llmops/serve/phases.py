@@ -38,7 +38,7 @@ _COMPILED: Final = {
     engine: tuple((re.compile(pattern), name) for pattern, name in phases) for engine, phases in _PHASES.items()
 }
 _SHARDS = re.compile(r"(?:Loading safetensors checkpoint shards|Loading weights):\s+(\d+)%")
-_KV_TOKENS = re.compile(r"(?:GPU|CPU) KV cache size: ([\d,]+) tokens")
+_KV_TOKENS = re.compile(r"(?:(?:GPU|CPU) KV cache size: |KV cache holds )([\d,]+) tokens")
 
 
 class PhaseReader:

@@ -6,19 +6,20 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from llmops.errors import OutsideError
 from llmops.hardware import Host, detect
 from llmops.process import Child, Command
 from llmops.process import start as start_child
 from llmops.progress import Progress
 from llmops.serve.decide import Decision, decide
-from llmops.serve.explain import explain
+from llmops.serve.explain import EngineFailedError, explain
+from llmops.serve.heal import correct
 from llmops.serve.launch import API_KEY_VARIABLE
+from llmops.serve.readback import Term, keep, read_back
 from llmops.serve.ready import EngineEndedError, Readiness, wait_ready
 from llmops.serve.spec import ServeSpec
 from llmops.settings import settings
@@ -37,7 +38,9 @@ class RunningServer:
         model_name: What clients put into ``model``.
         ready_s: From the launch to the first answer.
         pid: Of the process group's guard.
+        spec: With the corrections that healing made.
         kv_tokens: Tokens of KV cache as the engine says; None when it does not.
+        terms: The engine's own figures beside the plan's.
     """
 
     url: str
@@ -47,36 +50,55 @@ class RunningServer:
     ready_s: float
     pid: int
     kv_tokens: int | None
+    terms: tuple[Term, ...]
+    spec: ServeSpec = field(repr=False)
     decision: Decision = field(repr=False)
     child: Child = field(repr=False, compare=False)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the engine's end; its exit code, or None when the time is up."""
         return self.child.wait(timeout_s)
 
-    def why_ended(self) -> OutsideError:
+    def why_ended(self) -> EngineFailedError:
         """The explained error of an engine that has ended."""
         error = EngineEndedError(self.child.returncode or 0, "serving")
         return explain(self.engine, error, self.log_path)
 
 
 @contextmanager
-def start(spec: ServeSpec, progress: Progress, host: Host | None = None) -> Iterator[RunningServer]:
+def start(spec: ServeSpec, progress: Progress, host: Host | None = None, *, heals: int = 0) -> Iterator[RunningServer]:
     """Serve a model for the time of the block.
 
     Args:
         spec: What to serve.
         progress: Told of each phase of the start.
         host: The machine; detected when None.
+        heals: How often a failed start is tried again with the flags that its diagnosis advises.
 
     Raises:
         UsageError: The model or an option is wrong; nothing was started.
         MachineError: This machine cannot: engine, port, memory; nothing was started.
         OutsideError: The engine died or was not ready in time; with the cause from its log where one is known.
     """
-    progress.phase(f"planning {spec.served_name}")
-    decision = decide(spec, host or detect())
-    with launched(spec, decision, progress) as server:
+    with ExitStack() as stack:
+        for left in reversed(range(heals + 1)):
+            progress.phase(f"planning {spec.served_name}")
+            decision = decide(spec, host or detect())
+            try:
+                server = stack.enter_context(launched(spec, decision, progress))
+                break
+            except EngineFailedError as error:
+                correction = correct(spec, error.diagnosis, decision.launch.argv) if error.diagnosis else None
+                if correction is None or not left:
+                    raise
+                title = error.cause.title if error.cause else error.message
+                progress.note(f"{title}: trying again with {correction.change}")
+                spec = correction.spec
         yield server
 
 
@@ -92,10 +114,13 @@ def launched(spec: ServeSpec, decision: Decision, progress: Progress) -> Iterato
             ready = wait_ready(child, decision.launch, log, progress, key)
         except EngineEndedError as error:
             raise explain(decision.engine, error, log) from error
-        yield _running(decision, log, child, ready)
+        yield _running(spec, decision, log, child, ready)
 
 
-def _running(decision: Decision, log: Path, child: Child, ready: Readiness) -> RunningServer:
+def _running(spec: ServeSpec, decision: Decision, log: Path, child: Child, ready: Readiness) -> RunningServer:
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        terms = read_back(lines, decision.plan)
+    keep(terms, decision.plan, decision.plan.engine_version)
     return RunningServer(
         url=decision.launch.url,
         model_name=decision.launch.model_name,
@@ -104,6 +129,8 @@ def _running(decision: Decision, log: Path, child: Child, ready: Readiness) -> R
         ready_s=ready.ready_s,
         pid=child.pid,
         kv_tokens=ready.kv_tokens,
+        terms=terms,
+        spec=spec,
         decision=decision,
         child=child,
     )

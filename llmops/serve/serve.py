@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llmops.errors import ExitCode
 from llmops.findings import Finding
@@ -14,8 +14,14 @@ from llmops.hardware import detect
 from llmops.progress import Progress
 from llmops.report.files import write_whole
 from llmops.serve.decide import Decision, decide
-from llmops.serve.running import RunningServer, describe_ready, launched
+from llmops.serve.explain import EngineFailedError
+from llmops.serve.heal import MOST_HEALS
+from llmops.serve.readback import Term
+from llmops.serve.running import RunningServer, describe_ready, start
 from llmops.serve.spec import ServeSpec
+
+RESTART_WAIT_S: Final = 1.0
+STABLE_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,8 @@ class ServeReport:
     """What was served, or with ``--dry-run`` would be.
 
     Attributes:
+        terms: The engine's own figures beside the plan's.
+        restarts: After crashes while serving.
         stopped_by: Signal number that ended it; 0 for a dry run.
     """
 
@@ -33,6 +41,8 @@ class ServeReport:
     ready_s: float | None = None
     served_s: float | None = None
     kv_tokens: int | None = None
+    terms: tuple[Term, ...] = ()
+    restarts: int = 0
     stopped_by: int = 0
 
     @property
@@ -60,11 +70,20 @@ class ServeReport:
             "ready_s": self.ready_s,
             "served_s": self.served_s,
             "kv_tokens": self.kv_tokens,
+            "memory": list(self.terms),
+            "restarts": self.restarts,
             "stopped_by": self.stopped_by or None,
         }
 
 
-def serve(spec: ServeSpec, progress: Progress, *, dry_run: bool = False, ready_file: Path | None = None) -> ServeReport:
+def serve(
+    spec: ServeSpec,
+    progress: Progress,
+    *,
+    dry_run: bool = False,
+    ready_file: Path | None = None,
+    heal: bool = True,
+) -> ServeReport:
     """Serve in the foreground.
 
     Args:
@@ -72,26 +91,49 @@ def serve(spec: ServeSpec, progress: Progress, *, dry_run: bool = False, ready_f
         progress: Told of each phase, then how to use the server.
         dry_run: Only decide.
         ready_file: Gets a JSON object with url, model and pid once the server answers; removed at the end.
+        heal: Start again, at most three times in ten minutes, after a failed start whose diagnosis advises other
+            flags, and after a crash while serving.
 
     Raises:
         UsageError, MachineError: Before anything is started.
         OutsideError: The engine died.
     """
-    progress.phase(f"planning {spec.served_name}")
-    decision = decide(spec, detect())
     if dry_run:
+        progress.phase(f"planning {spec.served_name}")
+        decision = decide(spec, detect())
         return ServeReport(True, decision.plan_findings, decision)
-    with launched(spec, decision, progress) as server:
-        began = time.monotonic()
-        stopped_by = _stay(server, progress, ready_file)
+    restarts = 0
+    while True:
+        try:
+            with start(spec, progress, heals=MOST_HEALS if heal else 0) as server:
+                began = time.monotonic()
+                stopped_by = _stay(server, progress, ready_file)
+            return _report(server, stopped_by, time.monotonic() - began, restarts)
+        except EngineFailedError as error:
+            if not heal or error.when != "serving":
+                raise
+            # An engine that ran for long may try all its restarts again.
+            restarts = 1 if time.monotonic() - began > STABLE_S else restarts + 1
+            if restarts > MOST_HEALS:
+                raise
+            wait_s = RESTART_WAIT_S * 2 ** (restarts - 1)
+            progress.note(f"{error.message}; starting again in {wait_s:g} s ({restarts} of {MOST_HEALS})")
+            time.sleep(wait_s)
+            # The corrected flags that it ran with, on the same port: clients know that address.
+            spec = server.spec.model_copy(update={"port": server.port})
+
+
+def _report(server: RunningServer, stopped_by: int, served_s: float, restarts: int) -> ServeReport:
     return ServeReport(
         ok=True,
-        findings=decision.plan_findings,
-        decision=decision,
+        findings=server.decision.plan_findings,
+        decision=server.decision,
         log=server.log_path,
         ready_s=server.ready_s,
-        served_s=round(time.monotonic() - began, 1),
+        served_s=round(served_s, 1),
         kv_tokens=server.kv_tokens,
+        terms=server.terms,
+        restarts=restarts,
         stopped_by=stopped_by,
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from llmops.report.document import Block, Code, Document, Facts, Heading, Text
+from llmops.report.document import Block, Code, Document, Facts, Heading, Table, Text
+from llmops.serve.readback import Term
 from llmops.serve.serve import ServeReport
 from llmops.units import format_duration, format_size
 
@@ -28,7 +29,14 @@ def view(report: ServeReport) -> Document:
     if report.ready_s is not None and report.served_s is not None:
         facts.append(("ready after", format_duration(report.ready_s)))
         facts.append(("served for", format_duration(report.served_s)))
+    if report.restarts:
+        facts.append(("restarts", str(report.restarts)))
     blocks: list[Block] = [Facts(tuple(facts))]
+    if report.terms:
+        rows = tuple(
+            (term.name, _number(term.planned), _number(term.reported), _percent(term)) for term in report.terms
+        )
+        blocks.append(Table(("memory", "planned", "reported", "off"), rows, frozenset({"planned", "reported", "off"})))
     if report.log is None:
         blocks += _dry_run(report)
         return Document(f"serve {decision.launch.model_name}", tuple(blocks), Text("nothing was started", "dim"))
@@ -40,6 +48,16 @@ def view(report: ServeReport) -> Document:
 def _dry_run(report: ServeReport) -> list[Block]:
     launch = report.decision.launch
     env = " ".join(f"{name}={shlex.quote(value)}" for name, value in launch.env.items() if value is not None)
-    blocks: list[Block] = [Text(f"- {reason}") for reason in report.decision.plan.reasons]
+    blocks: list[Block] = [Text(f"- {reason}") for reason in report.decision.plan.reasons[1:]]
     blocks += [Heading("would run"), Code(f"{env} \\\n{shlex.join(launch.argv)}", "sh")]
     return blocks
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def _percent(term: Term) -> str:
+    return "-" if term.off_percent is None else f"{term.off_percent:+.1f} %"

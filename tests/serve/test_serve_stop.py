@@ -1,12 +1,15 @@
 """Ways in which serving ends; after each of them no process is left."""
 
+import json
 import os
 import pty
 import signal
 import subprocess
+import sys
 
+import psutil
 import pytest
-from serve_process import serving, until
+from serve_process import alive, environment, serving, until
 
 
 def test_ctrl_c_ends_everything_with_130(tiny_gguf, tmp_path):
@@ -33,7 +36,7 @@ def test_kill_9_leaves_no_engine(tiny_gguf, tmp_path):
 
 
 def test_an_engine_that_crashes_is_explained_with_exit_5(tiny_gguf, tmp_path):
-    with serving(tmp_path, tiny_gguf) as served:
+    with serving(tmp_path, tiny_gguf, "--no-heal") as served:
         os.kill(served.engine().pid, signal.SIGSEGV)
         assert served.process.wait(30) == 5
         served.nothing_left()
@@ -63,8 +66,6 @@ def test_a_stopped_reader_of_stdout_does_not_matter(tiny_gguf, tmp_path):
     with serving(tmp_path, tiny_gguf, "--json", stdout=subprocess.PIPE) as served:
         served.process.send_signal(signal.SIGTERM)
         out = served.process.communicate(timeout=40)[0]
-    import json
-
     document = json.loads(out)
     assert document["ok"]
     assert document["data"]["engine"] == "llamacpp"
@@ -73,11 +74,6 @@ def test_a_stopped_reader_of_stdout_does_not_matter(tiny_gguf, tmp_path):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_during_the_start_leaves_nothing(tiny_llama, tmp_path, signum):
-    import sys
-
-    import psutil
-    from serve_process import alive, environment
-
     process = subprocess.Popen(
         [sys.executable, "-m", "llmops", "serve", str(tiny_llama), "--engine", "transformers", "--port", "0"],
         env=environment(tmp_path),
@@ -96,3 +92,18 @@ def test_stopping_during_the_start_leaves_nothing(tiny_llama, tmp_path, signum):
         process.stderr.read()
         assert process.wait(40) == 128 + signum
         until(lambda: not any(alive(child) for child in tree))
+
+
+def test_a_crashed_engine_is_started_again_at_the_same_address(tiny_gguf, tmp_path):
+    with serving(tmp_path, tiny_gguf) as served:
+        old = served.engine().pid
+        os.kill(old, signal.SIGKILL)
+        until(lambda: not (tmp_path / "ready.json").exists())
+        until((tmp_path / "ready.json").exists)
+        told = json.loads((tmp_path / "ready.json").read_text())
+        assert told["url"] == served.url
+        assert told["pid"] != served.tree[0].pid
+        tree = psutil.Process(served.process.pid).children(recursive=True)
+        assert served.stop(signal.SIGTERM) == 143
+        until(lambda: not any(alive(child) for child in tree))
+    assert "starting again" in served.stderr()

@@ -1,0 +1,96 @@
+"""From a failed start's log to the flags of the next try."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmops.diagnosis import diagnose_text
+from llmops.serve.heal import correct, flags_of, without_flag
+from llmops.serve.readback import keep, read_back
+from llmops.serve.spec import ServeSpec
+
+SPEC = ServeSpec(model=Path("/m"), engine="vllm")
+ARGV = ("python", "-m", "vllm", "serve", "/m", "--max-model-len", "4096", "--enforce-eager", "--port", "8000")
+TOO_LONG = (
+    "(APIServer pid=7) Value error, User-specified max_model_len (4096) is greater than the derived max_model_len "
+    "(max_position_embeddings=2048 or model_max_length=None in model's config.json). This may lead to incorrect model "
+    "outputs or CUDA errors. [type=value_error, input_value=ArgsKwargs((), {...}), input_type=ArgsKwargs]"
+)
+TOO_LITTLE_CACHE = (
+    "(EngineCore pid=9) ERROR 11-22 [core.py:900] ValueError: To serve at least one request with the models's max seq "
+    "len (1048576), (12.04 GiB KV cache is needed, which is larger than the available KV cache memory (1.0 GiB). Based "
+    "on the available memory, the estimated maximum model length is 335872. Try increasing `gpu_memory_utilization` or "
+    "decreasing `max_model_len` when initializing the engine."
+)
+
+
+@pytest.mark.parametrize(("log", "length"), [(TOO_LONG, 2048), (TOO_LITTLE_CACHE, 335872)])
+def test_a_context_that_is_too_long_becomes_the_longest_that_works(log, length):
+    correction = correct(SPEC, diagnose_text("log", log), ARGV)
+    assert correction is not None
+    assert correction.spec.max_model_len == length
+    assert correction.change == f"--max-model-len {length} (was 4096)"
+
+
+def test_a_flag_that_the_user_passed_through_is_corrected_too():
+    spec = SPEC.model_copy(update={"extra": ("--max-model-len", "4096", "--seed", "1")})
+    correction = correct(spec, diagnose_text("log", TOO_LONG), (*ARGV, *spec.extra))
+    assert correction.spec.extra == ("--seed", "1")
+    assert correction.spec.max_model_len == 2048
+
+
+def test_what_no_flag_can_help_is_not_tried_again():
+    assert correct(SPEC, diagnose_text("log", "INFO all is well\nINFO: Application startup complete."), ARGV) is None
+    missing = "OSError: [Errno 28] No space left on device: '/root/.cache/x'"
+    assert correct(SPEC, diagnose_text("log", missing), ARGV) is None
+
+
+def test_the_same_correction_is_not_tried_twice():
+    first = correct(SPEC, diagnose_text("log", TOO_LONG), ARGV)
+    corrected = tuple("2048" if word == "4096" else word for word in ARGV)
+    assert correct(first.spec, diagnose_text("log", TOO_LONG), corrected) is None
+
+
+def test_flags_are_read_as_engines_read_them():
+    assert flags_of(("p", "--a", "1", "--b", "--c=3", "--a", "2")) == {"--a": "2", "--b": "", "--c": "3"}
+
+
+WORD = st.sampled_from(["--a", "--b", "--a=1", "1", "2"])
+
+
+@given(st.lists(WORD, max_size=8))
+def test_a_removed_flag_is_gone_and_the_others_stay(argv):
+    left = without_flag(tuple(argv), "--a")
+    assert "--a" not in flags_of(left)
+    assert flags_of(left) == {name: value for name, value in flags_of(tuple(argv)).items() if name != "--a"}
+
+
+class Plan:
+    """The part of a plan that reading back looks at."""
+
+    memory = SimpleNamespace(weights_gib=15.0, kv_cache_gib=50.0, cudagraph_gib=0.0)
+    name, engine, gpus, tensor_parallel, max_model_len, max_num_seqs = "m", "vllm", (0,), 1, 4096, 256
+    kv_tokens = 400_000
+
+
+LOG = """
+INFO [gpu_model_runner.py:3338] Model loading took 14.9889 GiB memory and 4.5 seconds
+INFO [gpu_worker.py:298] Available KV cache memory: 51.00 GiB
+INFO [kv_cache_utils.py:1087] GPU KV cache size: 417,000 tokens
+INFO [gpu_model_runner.py:4244] Graph capturing finished in 21 secs, took 0.64 GiB
+""".splitlines()
+
+
+def test_the_engines_own_figures_stand_beside_the_plans(tmp_path):
+    terms = {term.name: term for term in read_back(LOG, Plan)}
+    assert terms["kv_cache_gib"].off_percent == 2.0
+    assert terms["kv_tokens"].reported == 417_000
+    assert terms["weights_gib"].off_percent == -0.1
+    assert terms["cudagraph_gib"].off_percent is None
+    keep(tuple(terms.values()), Plan, "0.19.0", tmp_path / "state" / "calibration.jsonl")
+    keep((), Plan, None, tmp_path / "state" / "calibration.jsonl")
+    (line,) = (tmp_path / "state" / "calibration.jsonl").read_text().splitlines()
+    assert '"kv_tokens"' in line
