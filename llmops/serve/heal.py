@@ -93,17 +93,12 @@ def flags_of(argv: tuple[str, ...]) -> dict[str, str]:
 
 
 def without_flag(argv: tuple[str, ...], name: str) -> tuple[str, ...]:
-    """``argv`` without a flag and its value."""
+    """``argv`` without a flag and its values."""
     kept: list[str] = []
     dropping = False
     for word in argv:
         if word.startswith("--"):
             dropping = word.partition("=")[0] == name
-            if dropping:
-                dropping = "=" not in word  # its value is the next word
-                continue
-        elif dropping:
-            dropping = False
-            continue
-        kept.append(word)
+        if not dropping:
+            kept.append(word)
     return tuple(kept)
