@@ -17,6 +17,28 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Something worth a line of its own."""
 
+    def done(self, text: str) -> None:
+        """The phase is over, and this is its result."""
+
+
+class Within:
+    """The progress of a part of larger work: each phase is shown with the larger one's name before it."""
+
+    def __init__(self, outer: Progress, name: str) -> None:
+        self._outer, self._name = outer, name
+
+    def phase(self, text: str) -> None:
+        self._outer.phase(f"{self._name}: {text}")
+
+    def update(self, done: float, total: float | None = None, note: str = "") -> None:
+        self._outer.update(done, total, note)
+
+    def note(self, text: str) -> None:
+        self._outer.note(text)
+
+    def done(self, text: str) -> None:
+        self._outer.done(text)
+
 
 class Silent:
     """Draws nothing."""
@@ -24,3 +46,4 @@ class Silent:
     def phase(self, text: str) -> None: ...
     def update(self, done: float, total: float | None = None, note: str = "") -> None: ...
     def note(self, text: str) -> None: ...
+    def done(self, text: str) -> None: ...

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llmops.progress import Progress
 
 LINE_EVERY_S = 10.0
+SHORT_S, LONG_S = 0.05, 5.0
 
 
 def mask(text: str) -> str:
@@ -52,6 +53,9 @@ class Lines:
     def note(self, text: str) -> None:
         self._write(f"  {text}")
 
+    def done(self, text: str) -> None:
+        self._write(f"  {text}")
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -81,11 +85,12 @@ class Live:
         self._task: int | None = None
         self._text = ""
         self._began = 0.0
+        self._titled = False
         self._bars.start()
 
     def phase(self, text: str) -> None:
         self._finish()
-        self._text, self._began = mask(text), time.monotonic()
+        self._text, self._began, self._titled = mask(text), time.monotonic(), False
         self._task = self._bars.add_task(self._text, total=None, note="")
 
     def update(self, done: float, total: float | None = None, note: str = "") -> None:
@@ -93,7 +98,14 @@ class Live:
             self._bars.update(self._task, completed=done, total=total, note=mask(note)[:40])  # type: ignore[arg-type]  # rich's TaskID is a NewType of int
 
     def note(self, text: str) -> None:
+        if self._task is not None and not self._titled:
+            self._bars.console.print(self._text, style="dim")
+            self._titled = True
         self._bars.console.print("  " + mask(text), style="dim")
+
+    def done(self, text: str) -> None:
+        self._finish()
+        self._bars.console.print("  " + mask(text))
 
     def close(self) -> None:
         """Remove the live line."""
@@ -103,6 +115,11 @@ class Live:
     def _finish(self) -> None:
         if self._task is not None:
             self._bars.remove_task(self._task)  # type: ignore[arg-type]  # as above
-            took = format_duration(time.monotonic() - self._began)
-            self._bars.console.print(f"{self._text}  ({took})", style="dim")
+            took = time.monotonic() - self._began
+            # A phase that flashed by needs no line; one whose notes stand under its title needs no
+            # second one unless it took long.
+            if not self._titled and took >= SHORT_S:
+                self._bars.console.print(f"{self._text}  ({format_duration(took)})", style="dim")
+            elif self._titled and took >= LONG_S:
+                self._bars.console.print(f"  took {format_duration(took)}", style="dim")
             self._task = None

@@ -16,7 +16,7 @@ from llmops.pipeline.machine import describe_machine
 from llmops.pipeline.rundir import discard, locked
 from llmops.pipeline.spec import Recipe, Step, load_recipe
 from llmops.pipeline.state import Run, StepReport
-from llmops.progress import Progress
+from llmops.progress import Progress, Within
 from llmops.recipes import find_recipe
 
 
@@ -142,13 +142,15 @@ class _Journal:
 
 
 def _run_steps(journal: _Journal, run_: Run) -> RunReport:
-    total = len(journal.recipe.steps)
+    total, progress = len(journal.recipe.steps), run_.progress
     with run_.stack:
         for index, step in enumerate(journal.recipe.steps):
-            run_.progress.phase(f"[{index + 1}/{total}] {step.verb}")
+            name = f"[{index + 1}/{total}] {step.verb}"
+            progress.phase(name)
+            run_.progress = Within(progress, name)
             done = _run_step(step, run_, journal)
             journal.done.append(done)
-            run_.progress.note(("reused: " if done.reused else "") + done.summary)
+            progress.done(("reused: " if done.reused else "") + done.summary)
             if not done.ok:
                 break
     return journal.write()

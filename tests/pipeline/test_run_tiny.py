@@ -108,6 +108,7 @@ def test_a_second_run_reuses_the_quantised_model(first, workplace, llmops):
     assert weights.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_gate_that_says_no_ends_the_run_with_1_and_a_report(first, workplace, llmops):
     strict = ("--set", "quantize.quality={chunks: 2, chunk_tokens: 128, max_kl: 0.0000001}")
     result = llmops("run", "tiny.yaml", "--name", "strict", *strict, "--json", cwd=workplace, timeout=280)
