@@ -1,0 +1,136 @@
+"""The guard of a route: secrets, injection and sizes over raw bodies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmops.gateway.guard.config import GuardConfig
+from llmops.gateway.guard.injection import NOTHING, Judgement, judge_all
+from llmops.gateway.guard.secret_rules import Hit, find, redact
+from llmops.gateway.guard.secret_stream import SecretStream
+from llmops.gateway.guard.spans import may_have_untrusted, untrusted_spans
+from llmops.units import MIB
+
+if TYPE_CHECKING:
+    from llmops.gateway.guard.classifier import Classifier
+
+
+class Blocked(Exception):  # noqa: N818 - the answer "no", not a failure of the program
+    """A request or an answer may not pass.
+
+    Attributes:
+        status: 400 for a request, 413 for its size, 502 for an answer.
+        code: Stable word for the error body.
+        message: For the caller: what kind of thing was found, never the thing.
+        found: The rules, for metrics and the log.
+    """
+
+    def __init__(self, status: int, code: str, message: str, found: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.found = found
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a body looks like.
+
+    Attributes:
+        body: To be sent on; the same object where nothing was redacted.
+        found: Names of the rules that matched.
+        score: The injection score, 0 to 1.
+        header: Value for the header ``x-llmops-guard``, or empty.
+    """
+
+    body: bytes
+    found: tuple[str, ...] = ()
+    score: float = 0.0
+    header: str = ""
+
+
+class Guard:
+    """Stateless; one for each distinct configuration."""
+
+    def __init__(self, config: GuardConfig) -> None:
+        self.config = config
+        self._max_bytes = int(config.max_prompt_mib * MIB)
+        self._classifier: Classifier | None = None
+        if config.classifier is not None:
+            from llmops.gateway.guard.classifier import Classifier
+
+            self._classifier = Classifier(config.classifier)
+
+    @property
+    def scans_streams(self) -> bool:
+        """Whether the text of a stream must pass through ``stream()``."""
+        return self.config.secrets_out != "off"
+
+    def request(self, body: bytes) -> Verdict:
+        """Look at a request.
+
+        Raises:
+            Blocked: It is too large, or has what the configuration blocks.
+        """
+        if len(body) > self._max_bytes:
+            raise Blocked(413, "prompt_too_large", f"the request is larger than {self.config.max_prompt_mib:g} MiB")
+        hits = find(body) if self.config.secrets_in != "off" else []
+        judged = NOTHING
+        if self.config.injection != "off" and may_have_untrusted(body):
+            judged = self._judge(untrusted_spans(body))
+        if not hits and not judged.rules:
+            return Verdict(body)
+        return self._verdict(body, hits, judged)
+
+    def response(self, body: bytes) -> Verdict:
+        """Look at a whole answer.
+
+        Raises:
+            Blocked: It has a secret, and the configuration blocks those.
+        """
+        action = self.config.secrets_out
+        hits = find(body) if action != "off" else []
+        if not hits:
+            return Verdict(body)
+        found = _names(hits)
+        if action == "block":
+            raise Blocked(
+                502, "secret_in_answer", f"the answer contained a secret ({found[0]}) and was held back", found
+            )
+        return Verdict(redact(body, hits) if action == "redact" else body, found, header="secrets=" + ",".join(found))
+
+    def stream(self) -> SecretStream | None:
+        """A scanner for one text of a stream, or None where streams are not scanned."""
+        action = self.config.secrets_out
+        return None if action == "off" else SecretStream(action)
+
+    def _judge(self, spans: list[str]) -> Judgement:
+        judged = judge_all(spans)
+        if self._classifier is None or not spans:
+            return judged
+        score = max(self._classifier.score(span) for span in spans)
+        return judged if score <= judged.score else Judgement(score, (*judged.rules, "classifier"))
+
+    def _verdict(self, body: bytes, hits: list[Hit], judged: Judgement) -> Verdict:
+        secrets = _names(hits)
+        if hits and self.config.secrets_in == "block":
+            raise Blocked(400, "secret_in_request", f"the request contains a secret ({secrets[0]}); remove it", secrets)
+        over = judged.score >= self.config.threshold
+        if over and self.config.injection == "block":
+            raise Blocked(
+                400,
+                "untrusted_instructions",
+                "a tool result or document in the request gives instructions to the model",
+                judged.rules,
+            )
+        header = "secrets=" + ",".join(secrets) if secrets and self.config.secrets_in != "log" else ""
+        if over and self.config.injection == "header":
+            header = "; ".join(filter(None, (header, f"injection={judged.score:.2f}")))
+        sent = redact(body, hits) if hits and self.config.secrets_in == "redact" else body
+        return Verdict(sent, (*secrets, *(judged.rules if over else ())), judged.score, header)
+
+
+def _names(hits: list[Hit]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(hit.rule for hit in hits))
