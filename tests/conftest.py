@@ -104,3 +104,13 @@ def small_model(small_gguf, model_cache, llmops) -> Path:
         result = llmops("convert", "gguf", small_gguf, "-o", out, timeout=900)
         assert result.code == 0, result.stderr
     return out
+
+
+@pytest.fixture(scope="session")
+def vllm_environment(llmops, model_cache) -> dict[str, str]:
+    """vLLM in its own environment, made by the command under test and kept between runs."""
+    root = Path(os.environ.get("LLMOPS_ENGINES_DIR") or model_cache / "engines")
+    result = llmops("engines", "install", "vllm", "--json", env={"LLMOPS_ENGINES_DIR": str(root)}, timeout=1500)
+    assert result.code == 0, result.stderr
+    assert result.json["data"]["check"]["import_error"] is None
+    return {"LLMOPS_ENGINES_DIR": str(root)}

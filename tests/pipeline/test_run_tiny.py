@@ -152,3 +152,34 @@ def test_kill_9_in_a_stage_leaves_nothing_and_the_rerun_finishes(workplace, llmo
     result = llmops("run", "tiny.yaml", "--name", f"kill-{verb}", cwd=workplace, timeout=280)
     assert result.code == 0, result.stderr
     assert sorted(path.name for path in run.iterdir() if "partial" in path.name) == []
+
+
+CONVERT = """\
+recipe: 1
+name: convert
+summary: A GGUF file on its way to a directory
+steps:
+  - model: {{sources: [{{path: {model}}}]}}
+  - inspect: {{}}
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_while_a_model_is_converted(tmp_path, small_gguf, llmops):
+    (tmp_path / "convert.yaml").write_text(CONVERT.format(model=small_gguf))
+    cache = tmp_path / "cache"
+    env = {**os.environ, "LLMOPS_CACHE_DIR": str(cache)}
+    command = [sys.executable, "-m", "llmops", "run", "convert.yaml"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "Reading the weights" in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    until(lambda: not processes_below(tmp_path))
+    assert not list(cache.glob("*/config.json"))
+    result = llmops("run", "convert.yaml", "--json", cwd=tmp_path, env={"LLMOPS_CACHE_DIR": str(cache)}, timeout=600)
+    assert result.code == 0, result.stderr
+    assert len(list(cache.glob("*/config.json"))) == 1
+    assert [path for path in cache.rglob("*") if "partial" in path.name] == []
