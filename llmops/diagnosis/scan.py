@@ -24,7 +24,6 @@ SMALL: Final = 2 << 20  # up to this size a log is also read with its wrapped li
 FEW: Final = 30  # phrases that are looked for without a second test
 ENOUGH: Final = 8  # times that a line of one shape is read in a log that is not small
 MOST_SHAPES: Final = 300_000
-SHAPED: Final = 600  # characters of a line that make its shape
 _VARIABLE: Final = b"0123456789abcdefABCDEF"
 _LETTERS: Final = bytes(c if 97 <= c <= 122 else 32 for c in range(256))
 _ANSI: Final = re.compile(rb"\x1b(?:\[[0-9;:?]{0,24}[ -/]?[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|[@-Z\\^_])")
@@ -155,7 +154,7 @@ class _Repeats:
         seen = self._seen
         first = block.line + block.data.count(b"\n", 0, block.context)
         for number, line in enumerate(block.data[block.context :].split(b"\n"), first):
-            shape = hash(line[:SHAPED].translate(None, _VARIABLE))
+            shape = hash(line.translate(None, _VARIABLE))
             count = seen.get(shape, 0)
             if count >= ENOUGH:
                 continue

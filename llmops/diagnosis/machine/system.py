@@ -178,7 +178,7 @@ def memory(host: Host) -> Check:
 
 
 def shared_memory(host: Host) -> Check:
-    """/dev/shm."""
+    """The shared memory of the machine or container."""
     total, free = host.limits.shm_total_bytes, host.limits.shm_free_bytes
     if total is None or free is None:
         return Check("shared-memory", "skipped", f"there is no {_SHM}")
