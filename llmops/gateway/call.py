@@ -46,6 +46,8 @@ class Call:
     upstream_ns = 0
     waited_ns = 0
     upstream_id = b""
+    flight: bytes | None = None
+    capture: list[bytes] | None = None
 
     def __init__(self, site: Site, request: Request, reply: Reply) -> None:
         self.site = site

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from llmops.gateway.codecs import codec_for
-from llmops.gateway.dialects.wire import Codec, Lens, failure_of
+from llmops.gateway.dialects.wire import Ask, Codec, Lens, failure_of
 from llmops.gateway.exchange import Exchange
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.resilience import Failure, FailureKind, backoff_s, parse_retry_after
@@ -90,7 +90,9 @@ async def _wait_for_another_round(call: Call, failure: Failure, candidates: list
     wait_s = backoff_s(retry, call.attempts)
     if failure.retry_after_s is not None:
         wait_s = max(wait_s, failure.retry_after_s)
-    enough_time = time.monotonic_ns() + int(wait_s * _NS) < deadline_ns
+    now = time.monotonic()
+    wait_s = max(wait_s, min(target.blocked_s(now) for target in candidates) + 0.001)
+    enough_time = now + wait_s < deadline_ns / _NS
     patient = wait_s <= retry.max_ms / 1000
     if not (failure.retryable and enough_time and patient and call.site.retry_budget.take()):
         raise _final(failure, candidates)
@@ -143,41 +145,63 @@ def release(target: Target, call: Call) -> None:
 
 
 async def _exchange(call: Call, target: Target, codec: Codec, deadline_ns: int) -> Whole | Live:
-    provider, ask = target.provider, call.ask
+    ask, batcher = call.ask, target.provider.batcher
+    if ask.stream:
+        exchange = await _send(call, target, codec, ask, deadline_ns)
+        if exchange.status == 200 and b"event-stream" in (exchange.header(b"content-type") or b""):
+            return await _begin_stream(call, exchange, codec.lens(ask))
+        await _read_whole(call, target, codec, ask, exchange)  # an error object, if it is one, says more than this:
+        raise Failure("protocol", 502, f"{target.provider.name} did not answer with the stream that was asked for")
+
+    async def ask_for(what: Ask) -> tuple[bytes, Usage | None]:
+        return await _read_whole(call, target, codec, what, await _send(call, target, codec, what, deadline_ns))
+
+    if batcher is not None:
+        body, call.usage = await batcher.run(ask, target.name, ask_for)
+    else:
+        body, call.usage = await ask_for(ask)
+    if call.usage is None:
+        out = 0 if ask.surface.name == "embeddings" else max(1, len(body) // 4)
+        call.estimate = Usage(call.facts.input_tokens, out, estimated=True)
+    return Whole(body)
+
+
+async def _send(call: Call, target: Target, codec: Codec, ask: Ask, deadline_ns: int) -> Exchange:
+    """Send a request to a target; for a stream, wait for the answer's head."""
+    provider = target.provider
     body, call.dropped = codec.encode(ask, call.model_sent, drop=call.route.drop)
     path = provider.path(codec.path(call.model_sent, stream=ask.stream))
     passed = provider.passed_on(call.request.headers, codec.native)
-    exchange: Exchange | None = None
     try:
         exchange = await provider.send(path, body, passed, deadline_ns)
         if ask.stream:
             await exchange.answered()
-            if exchange.status == 200 and b"event-stream" in (exchange.header(b"content-type") or b""):
-                return await _begin_stream(call, exchange, codec.lens(ask))
-        answer = await exchange.whole()
     except PoolFullError:
         raise Failure("connect", 503, f"{provider.name} has no free connection") from None
     except TransferError as error:
-        kind, status = _KIND_OF_TRANSFER.get(error.kind, ("protocol", 502))
-        raise Failure(
-            kind, status, f"{provider.name}: {error}", code=f"upstream_{error.kind.replace('-', '_')}"
-        ) from None
-    except asyncio.CancelledError:
-        if exchange is not None:
-            exchange.abort()
-        raise
+        raise _transfer_failure(provider.name, error) from None
+    return exchange
+
+
+async def _read_whole(
+    call: Call, target: Target, codec: Codec, ask: Ask, exchange: Exchange
+) -> tuple[bytes, Usage | None]:
+    """The whole answer in the caller's dialect, with the provider's counts."""
+    provider = target.provider
+    try:
+        answer = await exchange.whole()
+    except TransferError as error:
+        raise _transfer_failure(provider.name, error) from None
     call.upstream_id = exchange.header(b"x-request-id") or exchange.header(b"request-id") or b""
     if exchange.status != 200:
         after = parse_retry_after(exchange.header(b"retry-after"))
         raise failure_of(exchange.status, answer, after, own_key=provider.own_key)
-    if ask.stream:
-        codec.decode(ask, answer)  # an error object, if it is one, says more than the next line
-        raise Failure("protocol", 502, f"{provider.name} did not answer with the stream that was asked for")
-    client_body, call.usage = codec.decode(ask, answer)
-    if call.usage is None:
-        out = 0 if call.request.surface.name == "embeddings" else max(1, len(client_body) // 4)
-        call.estimate = Usage(call.facts.input_tokens, out, estimated=True)
-    return Whole(client_body)
+    return codec.decode(ask, answer)
+
+
+def _transfer_failure(name: str, error: TransferError) -> Failure:
+    kind, status = _KIND_OF_TRANSFER.get(error.kind, ("protocol", 502))
+    return Failure(kind, status, f"{name}: {error}", code=f"upstream_{error.kind.replace('-', '_')}")
 
 
 async def _begin_stream(call: Call, exchange: Exchange, lens: Lens) -> Live:

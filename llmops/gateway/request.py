@@ -8,6 +8,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from llmops.gateway.cached import give_up, keep, look
 from llmops.gateway.call import Call, facts_of
 from llmops.gateway.dialects.wire import read_ask
 from llmops.gateway.forward import Live, Whole, forward
@@ -31,11 +32,13 @@ async def serve(site: Site, request: Request, reply: Reply) -> None:
         authenticate(call)
         route(call)
         admit(call)
-        answer = count_here(call) or await forward(call)
-        if isinstance(answer, Live):
-            await relay(call, answer)
-        else:
-            deliver(call, answer)
+        if not await look(call):
+            answer = count_here(call) or await forward(call)
+            if isinstance(answer, Live):
+                await relay(call, answer)
+            else:
+                deliver(call, answer)
+                await keep(call, answer.body)
     except Refusal as refusal:
         refuse(call, refusal)
     except asyncio.CancelledError:
@@ -45,6 +48,8 @@ async def serve(site: Site, request: Request, reply: Reply) -> None:
         refuse(call, Refusal(500, "the gateway failed; its log says why", code="gateway_error"))
     finally:
         site.metrics.in_flight -= 1
+        if call.flight is not None:
+            give_up(call)
         settle(call)
         reply.settled()
 

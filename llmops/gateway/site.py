@@ -8,6 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 from llmops.gateway.access_log import AccessLog
+from llmops.gateway.batching import Batcher
+from llmops.gateway.cache.exact import ExactCache, MemoryStore
 from llmops.gateway.config import Gateway
 from llmops.gateway.config import Target as TargetForm
 from llmops.gateway.keys import Keyring
@@ -34,12 +36,16 @@ class Site:
         self.metrics = metrics or Metrics()
         self.keyring = Keyring(config)
         self.providers = {name: Provider(name, form) for name, form in config.providers.items()}
+        for name, provider in self.providers.items():
+            if provider.form.batching is not None:
+                provider.batcher = Batcher(name, provider.form.batching, self.metrics)
         self.targets: dict[TargetForm, Target] = {}
         self.table = build(config, self._target)
         self.metrics.configured({name for route in config.routes for name in (route.match, *route.alias)})
         self.retry_budget = RetryBudget(config.retry.budget)
         self.prices: PriceBook = price_book(config.prices)
         self.access_log = AccessLog(config.access_log) if config.access_log else None
+        self.cache = _cache(config)
         self._tasks: list[asyncio.Task[None]] = []
 
     def _target(self, form: TargetForm) -> Target:
@@ -91,6 +97,8 @@ class Site:
                 await task
         for provider in self.providers.values():
             provider.close()
+        if self.cache is not None:
+            await self.cache.store.close()
         if self.access_log is not None:
             await self.access_log.stop()
 
@@ -99,10 +107,24 @@ class Site:
         now = time.monotonic()
         targets = {target.name: target for target in self.targets.values()}
         states = {name: provider.pool_state for name, provider in self.providers.items()}
+        entries, size = self.cache.store.size() if self.cache is not None else (0, 0)
         return {
+            "llm_cache_entries": {"exact": float(entries)},
+            "llm_cache_bytes": {"exact": float(size)},
             "llm_breaker_open": {name: float(target.blocked_s(now) > 0) for name, target in targets.items()},
             "llm_target_in_flight": {name: float(target.in_flight) for name, target in targets.items()},
             "llm_target_healthy": {name: float(target.provider.healthy) for name, target in targets.items()},
             "llm_pool_connections": {name: float(state[0]) for name, state in states.items()},
             "llm_pool_waiting": {name: float(state[1]) for name, state in states.items()},
         }
+
+
+def _cache(config: Gateway) -> ExactCache | None:
+    form = config.cache
+    if not form.enabled:
+        return None
+    if form.redis is not None:
+        from llmops.gateway.cache.redis_store import RedisStore
+
+        return ExactCache(RedisStore(form.redis))
+    return ExactCache(MemoryStore(int(form.max_mib * 1024 * 1024)))

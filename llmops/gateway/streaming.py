@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from llmops.gateway.cached import keep
 from llmops.gateway.forward import Live, release
 from llmops.gateway.resilience import Failure
 from llmops.prices import Usage
@@ -23,6 +24,8 @@ async def relay(call: Call, live: Live) -> None:
     try:
         await _pump(call, live)
         _finish(call, live)
+        if call.capture is not None and live.lens.error is None:
+            await keep(call, b"".join(call.capture))
     except asyncio.CancelledError:
         live.exchange.abort()
         account(call, live)
@@ -41,11 +44,16 @@ async def _pump(call: Call, live: Live) -> None:
         out = lens.feed(data)
         if out:
             reply.write(out)
+            if capture is not None:
+                capture.append(out)
 
     def on_done() -> None:
         if not done.done():
             done.set_result(None)
 
+    capture = call.capture
+    if capture is not None:
+        capture.append(live.first)
     reply.start(200, _HEADERS + call.headers(), live.first)
     if exchange.chunks:
         on_data(b"".join(exchange.chunks))
@@ -67,6 +75,8 @@ def _finish(call: Call, live: Live) -> None:
         tail += f": llmops cost_usd={call.charge.amount_usd}\n\n".encode()
     if tail:
         call.reply.write(tail)
+        if call.capture is not None:
+            call.capture.append(tail)
     call.reply.end()
     if lens.error is not None:
         _broke(call, lens.error)

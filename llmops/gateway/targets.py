@@ -20,6 +20,7 @@ from llmops.gateway.upstream import Pool, PoolOptions
 from llmops.http1 import Limits, Origin, Timeouts, request_head
 
 if TYPE_CHECKING:
+    from llmops.gateway.batching import Batcher
     from llmops.gateway.dialects.wire import Codec
     from llmops.prices import PriceSheet
 
@@ -43,6 +44,7 @@ class Provider:
         self.healthy = True
         self.own_key = not form.forward_key
         self._pool: Pool | None = None
+        self.batcher: Batcher | None = None
         self.codecs: dict[str, Codec] = {}
         self._heads: dict[tuple[str, tuple[tuple[bytes, bytes], ...]], bytes] = {}
         self._auth = _auth_headers(form, read_secret(form.key_env, form.key_file, f"provider {name!r}"))
