@@ -20,7 +20,7 @@ def quantize(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory to make")],
     method: Annotated[str | None, typer.Option(help="gptq awq w8a8 fp8 bnb-nf4 bnb-int8")] = None,
     bits: Annotated[int | None, typer.Option(help="4 or 8, where the method has both")] = None,
-    group_size: Annotated[int, typer.Option(help="32, 64, 128; -1: a whole row")] = 128,
+    group_size: Annotated[int | None, typer.Option(help="32, 64, 128, -1: a row; else what fits")] = None,
     desc_act: Annotated[bool, typer.Option("--desc-act", help="GPTQ activation order")] = False,
     calibration: Annotated[str, typer.Option(metavar="FILE", help="Text, or .jsonl")] = "builtin:ja-en",
     samples: Annotated[int, typer.Option(help="Rows of calibration text")] = 128,

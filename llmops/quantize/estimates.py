@@ -62,7 +62,8 @@ def estimate(
 ) -> Estimate:
     """Everything that a plan says in advance. ``tokens`` is the size of the calibration text, 0 for none."""
     layers = to_quantise(facts)
-    after = facts.size_bytes - sum(linear.size_bytes for linear in layers)
+    kept = facts.size_bytes - sum(linear.size_bytes for linear in layers)
+    after = kept // 2 if facts.dtype == "float32" else kept  # the rest is stored in 16 bit
     after += sum(quantised_bytes(linear, method, bits, group_size) for linear in layers)
     # GPTQModel moves finished and unfinished layers to disk: at the peak, the original once more.
     scratch = facts.size_bytes if engine == "gptqmodel" else 0

@@ -7,7 +7,6 @@ from typing import Final
 
 from llmops.diagnosis.api import explain_log
 
-
 # From here on a cause rests on a message that only it prints; engines warn of much that has nothing to do with a failure.
 _SURE: Final = 0.9
 

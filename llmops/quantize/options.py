@@ -31,7 +31,7 @@ def check_options(spec: QuantizeSpec, method: Method) -> Iterator[Refusal]:
     if spec.bits is not None and spec.bits not in method.bits:
         can = " or ".join(map(str, method.bits))
         yield Refusal("bits", f"--bits {spec.bits}: {method.name} stores {can} bit", f"use --bits {can}")
-    if method.grouped and spec.group_size not in GROUP_SIZES:
+    if method.grouped and spec.group_size is not None and spec.group_size not in GROUP_SIZES:
         yield Refusal(
             "group-size",
             f"--group-size {spec.group_size}: serving engines have kernels for 32, 64, 128 and -1 only",

@@ -12,6 +12,7 @@ from llmops.hardware.host import Host
 from llmops.quantize import options, preflight
 from llmops.quantize.estimates import Estimate, estimate, to_quantise
 from llmops.quantize.gate import Thresholds, thresholds
+from llmops.quantize.groups import largest_group
 from llmops.quantize.material import TextFacts
 from llmops.quantize.methods import ENGINES, METHODS, Engine, default_method
 from llmops.quantize.refusals import raise_first
@@ -147,12 +148,13 @@ def plan_quantize(spec: QuantizeSpec, facts: ModelFacts, materials: Materials) -
     )
     device, threads = device_of(spec, host), threads_of(spec.threads, host)
     bits = spec.bits or method.bits[0]
+    group = largest_group(facts, spec.tensor_parallel) if spec.group_size is None else spec.group_size
     need = estimate(
         facts,
         name,
         engine.name,
         bits,
-        spec.group_size,
+        group,
         tokens=spec.samples * spec.seq_len if text else 0,
         threads=threads,
         on_gpu=device != "cpu",
@@ -171,7 +173,7 @@ def plan_quantize(spec: QuantizeSpec, facts: ModelFacts, materials: Materials) -
         method=name,
         why=why,
         bits=bits,
-        group_size=spec.group_size if method.grouped else None,
+        group_size=group if method.grouped else None,
         desc_act=spec.desc_act,
         engine=engine.name,
         runtime=runtime,
@@ -187,5 +189,5 @@ def plan_quantize(spec: QuantizeSpec, facts: ModelFacts, materials: Materials) -
         eval_text=materials.eval_text,
         limits=thresholds(spec.quality, bits) if spec.gate else None,
         need=need,
-        findings=preflight.warnings(spec, method, text, host),
+        findings=preflight.warnings(spec, method, group, text, host),
     )

@@ -6,7 +6,6 @@ others late and without a cause; every one is found here from the configuration 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,6 +14,7 @@ from llmops.errors import ExitCode
 from llmops.findings import Finding
 from llmops.hardware.host import Host
 from llmops.quantize.estimates import Estimate, to_quantise
+from llmops.quantize.groups import first_misfit, largest_group, ranks_of
 from llmops.quantize.material import TextFacts
 from llmops.quantize.methods import GROUP_SIZES, TARGETS, Method, target_refusal
 from llmops.quantize.options import FLOOR_TOKENS
@@ -24,8 +24,6 @@ from llmops.quantize.spec import QuantizeSpec
 from llmops.units import format_size
 
 GOOD_TOKENS: Final = 128 * 512
-# Layers whose input is divided over tensor-parallel ranks, so that a group must fit into a rank's share.
-_ROW_PARALLEL: Final = re.compile(r"(?:^|\.)(?:o_proj|down_proj|out_proj|dense_4h_to_h|fc2|c_proj|w2|wo)$")
 
 
 def check_model(spec: QuantizeSpec, method: Method, facts: ModelFacts) -> Iterator[Refusal]:
@@ -76,34 +74,20 @@ def check_shapes(spec: QuantizeSpec, method: Method, facts: ModelFacts) -> Itera
     layers = to_quantise(facts)
     if not layers:
         yield Refusal("architecture", f"{facts.architecture} has no linear layer to quantise", "check the checkpoint")
-    if not method.grouped or spec.group_size not in GROUP_SIZES:
+    if not method.grouped:
         return
-    for degree in sorted(set(spec.tensor_parallel)):
-        for layer in layers:
-            split = degree if degree > 0 and _ROW_PARALLEL.search(layer.name) else 1
-            width = layer.in_features
-            group = width if spec.group_size == -1 else spec.group_size
-            if width % (split if spec.group_size == -1 else group * split):
-                share = f" on {degree} ranks" if split > 1 else ""
-                yield Refusal(
-                    "group-size",
-                    f"{layer.name} has {width} inputs{share}, which groups of {group} do not divide",
-                    _smaller_group(facts, spec.tensor_parallel),
-                )
-                break
-
-
-def _smaller_group(facts: ModelFacts, degrees: tuple[int, ...]) -> str:
-    layers = to_quantise(facts)
-    for group in (128, 64, 32):
-        if all(
-            layer.in_features % (group * (degree if _ROW_PARALLEL.search(layer.name) else 1)) == 0
-            for layer in layers
-            for degree in degrees
-            if degree > 0
-        ):
-            return f"use --group-size {group}"
-    return "use --group-size -1 (one scale a row), or --method bnb-nf4"
+    best = largest_group(facts, spec.tensor_parallel)
+    group = best if spec.group_size is None else spec.group_size
+    for degree in sorted({each for each in spec.tensor_parallel if each > 0}):
+        layer = first_misfit(facts, group, degree) if group in GROUP_SIZES else None
+        if layer is not None:
+            share = f" on {degree} ranks" if ranks_of(layer, degree) > 1 else ""
+            what = "groups of" if group != -1 else "rows in"
+            yield Refusal(
+                "group-size",
+                f"{layer.name} has {layer.in_features} inputs{share}, which {what} {group} do not divide",
+                f"use --group-size {best}" if best != group else "use --method bnb-nf4, or fewer ranks",
+            )
 
 
 def check_engine(facts: ModelFacts, runtime: Runtime) -> Iterator[Refusal]:
@@ -176,7 +160,7 @@ def check_machine(
         )
 
 
-def warnings(spec: QuantizeSpec, method: Method, text: TextFacts | None, host: Host) -> tuple[Finding, ...]:
+def warnings(spec: QuantizeSpec, method: Method, group: int, text: TextFacts | None, host: Host) -> tuple[Finding, ...]:
     """What does not stop the work but will matter."""
     found: list[Finding] = []
     if method.calibrated and spec.samples * spec.seq_len < GOOD_TOKENS:
@@ -199,6 +183,14 @@ def warnings(spec: QuantizeSpec, method: Method, text: TextFacts | None, host: H
         )
     if not method.vllm_on_cpu and not host.usable_gpus:
         found.append(Finding("target", "note", f"vLLM on a CPU cannot load {method.name}; transformers can", None))
+    if method.grouped and spec.group_size is None and group != 128:
+        found.append(
+            Finding(
+                "group-size",
+                "note",
+                f"{'a row' if group == -1 else group} is one group of weights: 128 do not divide every layer of this model",
+            )
+        )
     if spec.desc_act and max(spec.tensor_parallel) > 1:
         found.append(
             Finding("desc-act", "warning", "activation order is slow to serve on several GPUs", "leave --desc-act out")

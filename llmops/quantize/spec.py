@@ -41,7 +41,8 @@ class QuantizeSpec(BaseModel):
         out: The directory to make.
         method: One of ``methods.METHODS``; None follows the detected GPU.
         bits: 4 or 8; None takes the method's own.
-        group_size: Weights that share a scale: 32, 64, 128, or -1 for a whole row.
+        group_size: Weights that share a scale: 32, 64, 128, or -1 for a whole row; None takes the largest that every
+            layer allows.
         desc_act: GPTQ's activation order: better, slower to serve.
         calibration: A file, or ``builtin:ja-en``.
         samples: Rows of calibration text; ``seq_len`` tokens each.
@@ -62,7 +63,7 @@ class QuantizeSpec(BaseModel):
     out: Path
     method: str | None = None
     bits: int | None = None
-    group_size: int = 128
+    group_size: int | None = None
     desc_act: bool = False
     calibration: str = BUILTIN
     samples: int = 128

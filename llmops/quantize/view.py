@@ -11,7 +11,7 @@ from llmops.units import format_duration, format_size
 
 def plan_view(plan: QuantizePlan) -> Document:
     """A dry run."""
-    method = f"{plan.method}, {plan.bits} bit" + (f", group {plan.group_size}" if plan.group_size else "")
+    method = _method(plan)
     need = plan.need
     rows = [
         ("Method", method + (f" ({plan.why})" if plan.why else "")),
@@ -54,7 +54,7 @@ def view(report: QuantizePlan | QuantizeReport) -> Document:
     """A finished quantisation, or the plan of one."""
     if isinstance(report, QuantizePlan):
         return plan_view(report)
-    method = f"{report.method}, {report.bits} bit" + (f", group {report.group_size}" if report.group_size else "")
+    method = _method(report)
     saved = 1 - report.after_bytes / report.before_bytes
     facts = Facts(
         (
@@ -126,6 +126,11 @@ def quality_blocks(comparison: Comparison, gate: Gate) -> tuple[Block, ...]:
             )
         )
     return tuple(blocks)
+
+
+def _method(of: QuantizePlan | QuantizeReport) -> str:
+    group = {None: "", -1: ", a scale a row"}.get(of.group_size, f", group {of.group_size}")
+    return f"{of.method}, {of.bits} bit{group}"
 
 
 def _short(text: str, length: int = 160) -> str:
