@@ -81,7 +81,7 @@ def evaluate(path: Path) -> tuple[list[Row], list[tuple[str, str]]]:
             try:
                 rows.append(compare(point, known))
             except (LookupError, LlmopsError) as error:
-                skipped.append((point["id"], str(error).strip("'\"")))
+                skipped.append((point["id"], str(error)))
     return rows, skipped
 
 

@@ -20,6 +20,8 @@ from llmops.units import GIB
 _OVERHEAD_GIB: Mapping[str, float] = {"llamacpp": 0.3, "transformers": 1.0, "vllm": 4.5}
 # Head sizes that vLLM's CPU attention has kernels for; with another it reports healthy and dies on the first request.
 CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+# transformers unpacks these to plain floats when it loads them on the CPU.
+_UNPACKED = ("compressed-tensors", "mxfp4", "fp8", "fbgemm_fp8", "modelopt", "modelopt_fp4")
 _RESERVE = 0.10
 _COMFORTABLE_CONTEXT = 4096
 _DEFAULT_SEQS = 8
@@ -62,7 +64,7 @@ def plan_on_cpu(facts: ModelFacts, spec: PlanSpec, host: Host, *, port: int, mem
     seqs = spec.max_num_seqs or spec.concurrency or _DEFAULT_SEQS
     cache = kv.layout(facts, kv_bytes=2.0 if engine == "llamacpp" else FLOAT_BYTES[dtype])
     free = host.memory.available_bytes / GIB * memory_share
-    weights = _weights_gib(facts, spec, dtype)
+    weights = _weights_gib(facts, spec, dtype, engine)
     room = free * (1 - _RESERVE) - weights - _OVERHEAD_GIB[engine]
     one = kv.request_bytes(cache, length, length) / GIB
     wanted = spec.kv_cache_gib or _wanted_cache_gib(engine, one, seqs, cache, spec)
@@ -105,7 +107,9 @@ def _dtype(facts: ModelFacts, spec: PlanSpec, engine: str) -> tuple[str, str]:
         return "float16", "llama.cpp computes in its own types"
     if facts.hidden and facts.hidden < 256:
         return "float32", "tiny models run safest in float32"
-    return ("bfloat16", "as the checkpoint stores it") if facts.dtype != "float32" else ("float32", "as it is stored")
+    if facts.dtype == "float16":
+        return "bfloat16", "processors have no fast float16"
+    return (facts.dtype, "as the checkpoint stores it") if facts.dtype in FLOAT_BYTES else ("bfloat16", "16 bit")
 
 
 def _length(facts: ModelFacts, spec: PlanSpec) -> int:
@@ -125,11 +129,13 @@ def _shorten(length: int, given_gib: float, cache: kv.CacheLayout, spec: PlanSpe
     return longest // 256 * 256 if 512 <= longest < length else length
 
 
-def _weights_gib(facts: ModelFacts, spec: PlanSpec, dtype: str) -> float:
+def _weights_gib(facts: ModelFacts, spec: PlanSpec, dtype: str, engine: str) -> float:
     if spec.weights_gib is not None:
         return spec.weights_gib
     if facts.format == "gguf":
         return facts.size_bytes / GIB
+    if engine == "transformers" and facts.quantization and facts.quantization.quant_method in _UNPACKED:
+        return facts.parameters * FLOAT_BYTES[dtype] / GIB
     return total_weight_bytes(facts, FLOAT_BYTES[dtype]) / GIB
 
 

@@ -50,11 +50,14 @@ def _pools(host: Host) -> list[tuple[int, ...]]:
 
 
 def _best_pool(item: Wanted, host: Host, pools: list[tuple[int, ...]]) -> tuple[int, ...]:
-    """All GPUs of the kind that serves the model best: the first pool where it fits."""
-    for pool in pools:
-        if any(evaluate(_request(item, host, pool), split).shortfall_gib is None for split in _ways(item, host, pool)):
-            return pool
-    return pools[0]
+    """All GPUs of the kind on which the model needs fewest; of equals, the pool with most memory."""
+    needed: list[tuple[int, int]] = []
+    for place, pool in enumerate(pools):
+        request = _request(item, host, pool)
+        fitting = (split for split in _ways(item, host, pool) if evaluate(request, split).shortfall_gib is None)
+        if split := next(fitting, None):
+            needed.append((split.size, place))
+    return pools[min(needed)[1]] if needed else pools[0]
 
 
 def _smallest(item: Wanted, host: Host, pools: list[tuple[int, ...]]) -> Split:

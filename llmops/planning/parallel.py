@@ -56,7 +56,11 @@ def tensor_parallel_obstacle(facts: ModelFacts, degree: int) -> str | None:
 def splits(
     facts: ModelFacts, host: Host, gpus: tuple[int, ...], *, tensor: int | None, pipeline: int | None
 ) -> Iterator[Split]:
-    """Valid ways to use some of ``gpus`` for one replica, fewest GPUs first, tensor parallelism before pipelines."""
+    """Valid ways to use some of ``gpus`` for one replica, in the order to try.
+
+    Where cards are linked, tensor parallelism goes before pipelines; elsewhere pipelines go first, since they send less.
+    Then sizes that leave no card idle, then fewer cards.
+    """
     islands = [tuple(index for index in island if index in gpus) for island in host.islands()]
     largest = max((len(island) for island in islands), default=1)
     options = []
@@ -68,10 +72,10 @@ def splits(
         for pp in range(1, len(gpus) // tp + 1):
             if (pipeline is not None and pp != pipeline) or pp > max(1, facts.layers):
                 continue
-            # Without a link, a pipeline sends less between GPUs; within one, it only adds latency.
-            slow = tp > largest
-            options.append((tp * pp, slow, pp > 1, pp, tp))
-    for size, slow, _, pp, tp in sorted(options):
+            size, slow = tp * pp, tp > largest
+            needless = pp > 1 and size <= largest
+            options.append((needless, len(gpus) % size != 0, size, slow, pp, tp))
+    for _, _, size, slow, pp, tp in sorted(options):
         yield Split(tp, pp, _choose(islands, gpus, tp, size), island=not slow)
 
 
