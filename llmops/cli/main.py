@@ -24,6 +24,7 @@ VERBS: Final = (
     "build",
     "plan",
     "serve",
+    "ps",
     "check",
     "deploy",
     "bench",

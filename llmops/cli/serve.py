@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,6 +46,7 @@ def serve(
     ready_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Written when requests can be sent")] = None,
     heal: Annotated[bool, typer.Option("--heal/--no-heal", help="Restart with the flags a diagnosis advises")] = True,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="The engine's output")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when it answers; see llmops ps, logs, stop")] = False,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
     report: opt.ReportFiles = None,
@@ -78,6 +80,17 @@ def serve(
         "log": log,
         "extra": tuple(context.args),
     }
+    if detach:
+        words = sys.argv
+        output.run(
+            "serve",
+            lambda progress: package.serve_detached(package.spec_from(values), words, progress),
+            package.view_started,
+            json=json,
+            report=report,
+            quiet=quiet,
+            verbose=verbose,
+        )
     output.run(
         "serve",
         lambda progress: package.serve(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from llmops.serve.decide import Decision, decide
 from llmops.serve.explain import EngineFailedError
 from llmops.serve.heal import MOST_HEALS
 from llmops.serve.readback import Term
+from llmops.serve.registry import encode, own_identity
 from llmops.serve.running import RunningServer, describe_ready, start
 from llmops.serve.spec import ServeSpec
 
@@ -158,12 +158,14 @@ def _stay(server: RunningServer, progress: Progress, ready_file: Path | None) ->
 
 def write_ready_file(path: Path, server: RunningServer) -> None:
     """For scripts that start a server and wait: the file appears whole, when requests can be sent."""
-    content = {
+    content: dict[str, object] = {
         "url": server.url,
         "model": server.model_name,
         "engine": server.engine,
         "pid": server.pid,
         "log": str(server.log_path),
         "ready_s": server.ready_s,
+        "ready_at": time.time(),
+        **own_identity(),
     }
-    write_whole(path, json.dumps(content) + "\n")
+    write_whole(path, encode(content))

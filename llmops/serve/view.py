@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from llmops.report.document import Block, Code, Document, Facts, Heading, Table, Text
+from llmops.serve.detached import LogReport, ServersReport, shown_uptime
 from llmops.serve.readback import Term
 from llmops.serve.serve import ServeReport
 from llmops.units import format_duration, format_size
@@ -61,3 +62,33 @@ def _number(value: float | None) -> str:
 
 def _percent(term: Term) -> str:
     return "-" if term.off_percent is None else f"{term.off_percent:+.1f} %"
+
+
+def view_servers(report: ServersReport) -> Document:
+    """A table of detached servers."""
+    if not report.servers:
+        return Document("servers", (Text("none is running; start one with: llmops serve MODEL --detach", "dim"),))
+    rows = tuple(
+        (row.name, row.state, row.url, row.engine, str(row.pid or "-"), shown_uptime(row)) for row in report.servers
+    )
+    return Document("servers", (Table(("name", "state", "url", "engine", "pid", "up"), rows),))
+
+
+def view_started(report: ServersReport) -> Document:
+    """The server that was just started."""
+    row = report.servers[0]
+    facts = (("model", row.model), ("address", row.url + "/v1"), ("engine", row.engine), ("log", row.log))
+    after = f"llmops status {row.name}   llmops logs {row.name}   llmops stop {row.name}"
+    return Document(f"serve {row.name}", (Facts(facts), Text(after, "dim")), Text("it answers, detached", "good"))
+
+
+def view_stopped(report: ServersReport) -> Document:
+    """What was stopped."""
+    names = ", ".join(row.name for row in report.servers)
+    verdict = Text(f"stopped: {names}" if names else "nothing was running", "good")
+    return Document("stop", (), verdict)
+
+
+def view_log(report: LogReport) -> Document:
+    """The end of a log."""
+    return Document(f"log of {report.name}", (Facts((("file", report.log),)), Code("\n".join(report.lines))))
