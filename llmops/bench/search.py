@@ -25,7 +25,7 @@ def find_max(session: Session, measure: Callable[[Session, float], Level]) -> tu
     """
     search = _Search(session, measure)
     best = search.run()
-    name = "users" if session.spec.find_max == "concurrency" else "requests/s"
+    name = "users" if search.whole else "requests/s"
     if best is None:
         return search.levels, 0, f"no load from {search.lowest:g} {name} on holds every SLO"
     index = max(i for i, step in enumerate(search.steps) if step == best)
@@ -39,7 +39,7 @@ class _Search:
         self.measure = measure
         self.levels: list[Level] = []
         self.steps: list[float] = []
-        self.whole = session.spec.find_max == "concurrency"
+        self.whole = session.spec.rate is None
         start = session.spec.concurrency if self.whole else session.spec.rate
         self.lowest = float(start or 1)
         self.failed: float | None = None

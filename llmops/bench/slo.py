@@ -101,7 +101,7 @@ def _number(text: str, number: str) -> float:
     try:
         return float(number)
     except ValueError:
-        raise UsageError(f"{text!r}: {number!r} is not a number") from None
+        raise UsageError(f"{text!r}: {number!r} is not a number", "write it as 'ttft.p99<500ms'") from None
 
 
 def _share(text: str, value: float, unit: str) -> float:

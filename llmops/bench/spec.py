@@ -52,7 +52,7 @@ class BenchSpec(BaseModel):
     """One measurement of one endpoint.
 
     The load is one of: ``concurrency`` users (closed loop), ``rate`` requests a second (open loop), a ``trace``, a
-    ``sweep`` over either, or ``find_max`` for the most that still meets the SLOs. Durations may be written ``60s``.
+    ``sweep`` over either, or with ``find_max`` a search for the most that still meets the SLOs. Durations may be written ``60s``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,7 +81,7 @@ class BenchSpec(BaseModel):
     sweep: Annotated[tuple[float, ...], BeforeValidator(_levels, json_schema_input_type=str | tuple[float, ...])] = (
         Field((), description="Levels of the load")
     )
-    find_max: Literal["concurrency", "rate"] | None = None
+    find_max: bool = Field(False, description="Search the most that holds the SLOs, from concurrency or rate upwards")
     cold: bool = Field(False, description="A new connection for each request, inside its latency")
 
     input_tokens: Length = Field((128, 128), description="128, or 100-500")
@@ -140,7 +140,7 @@ class BenchSpec(BaseModel):
     def _load_problem(self) -> str | None:
         if self.trace and (self.rate or self.requests or self.duration):
             return "a trace says itself when and how much is sent: leave out rate, requests and duration"
-        if (self.find_max is not None) + (self.trace is not None) + bool(self.sweep) > 1:
+        if self.find_max + (self.trace is not None) + bool(self.sweep) > 1:
             return "choose one of sweep, find_max and trace"
         if self.find_max and not self.slo:
             return "find_max needs at least one slo to hold"
@@ -178,7 +178,7 @@ class BenchSpec(BaseModel):
     @property
     def open_loop(self) -> bool:
         """Whether requests are sent by a schedule, whatever the answers do."""
-        return self.rate is not None or self.trace is not None or self.find_max == "rate"
+        return self.rate is not None or self.trace is not None
 
     @property
     def objectives(self) -> tuple[Slo, ...]:

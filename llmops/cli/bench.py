@@ -35,9 +35,7 @@ def bench(
     ramp: Annotated[str | None, typer.Option(metavar="TIME", help="Grow to the load, unmeasured")] = None,
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Replay a trace (JSON lines)")] = None,
     sweep: Annotated[str | None, typer.Option(metavar="1,2,4", help="Several levels of the load")] = None,
-    find_max: Annotated[
-        str | None, typer.Option(metavar="WHAT", help="Highest concurrency|rate that holds --slo")
-    ] = None,
+    find_max: Annotated[bool, typer.Option("--find-max", help="Search the most that holds --slo")] = False,
     input_tokens: Annotated[str, typer.Option(metavar="N|A-B", help="Prompt length")] = "128",
     output_tokens: Annotated[str, typer.Option(metavar="N|A-B", help="Answer length (max_tokens)")] = "128",
     language: Annotated[str, typer.Option(metavar="en|ja", help="Of synthetic prompts")] = "en",

@@ -97,7 +97,7 @@ def valid_run(attempt, tries=4):
         reasons = data["validity"]["reasons"]
         if not reasons:
             return data, requests
-    pytest.skip(f"the machine is too busy to measure on: {reasons[0]}")
+    return pytest.skip(f"the machine is too busy to measure on: {reasons[0]}")
 
 
 def percentile(values, share):

@@ -225,7 +225,7 @@ def test_a_sweep_has_a_level_each():
 def found_max():
     with truth(ttft_ms=40, gap_ms=4, sigma=0.05, slots=6) as server:
         spec = SPEC | {"output_tokens": 12}
-        return measure(server.url, find_max="concurrency", requests=60, slo="ttft.p90<80ms", **spec)
+        return measure(server.url, find_max=True, requests=60, slo="ttft.p90<80ms", **spec)
 
 
 @pytest.mark.slow

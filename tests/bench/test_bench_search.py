@@ -12,7 +12,7 @@ from llmops.bench import search
 from llmops.progress import Silent
 
 
-def run(holds, *, kind="concurrency", start=1, valid=lambda _call: True):
+def run(holds, *, rate=None, start=1, valid=lambda _call: True):
     """Search with a level that holds where ``holds(step, how often tried)``."""
     tried = []
 
@@ -27,7 +27,7 @@ def run(holds, *, kind="concurrency", start=1, valid=lambda _call: True):
             counts=SimpleNamespace(failed=0),
         )
 
-    spec = SimpleNamespace(find_max=kind, concurrency=start, rate=start)
+    spec = SimpleNamespace(concurrency=start, rate=rate)
     session = SimpleNamespace(spec=spec, interrupted=None, progress=Silent())
     levels, index, words = search.find_max(session, measure)
     return tried, tried[index] if levels else None, words
@@ -44,7 +44,7 @@ def test_it_finds_the_capacity_within_a_tenth(capacity):
 
 @given(capacity=st.floats(0.7, 300))
 def test_rates_too(capacity):
-    _, best, _ = run(lambda step, _n: step <= capacity, kind="rate", start=0.5)
+    _, best, _ = run(lambda step, _n: step <= capacity, rate=0.5)
     assert capacity * 0.85 <= best <= capacity
 
 

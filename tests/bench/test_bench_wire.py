@@ -235,7 +235,7 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_everything(tmp_path
         (("--slo", "error_rate<200%"), "share"),
         (("--arrival", "weibull"), "arrival"),
         (("--input-tokens", "many"), "128"),
-        (("--find-max", "rate"), "slo"),
+        (("--find-max",), "slo"),
         (("--duration", "soon"), "duration"),
         (("--extra-body", "[1]"), "extra-body"),
         (("--header", "X"), "Name: value"),
