@@ -67,7 +67,8 @@ def assemble(directory: Path, config: Mapping[str, Any], found: Found) -> ModelF
         account = sums.add_up(expected, quantization, tied=shape.tied)
     size = account.size_bytes if found.headers else found.total_size or account.size_bytes
     weights = account.weights if found.headers or not found.total_size else sums.scaled(account, size)
-    groups = layer_groups(shape)
+    generative = is_generative(config, shape)
+    groups = layer_groups(shape) if generative else ()
     return ModelFacts(
         path=directory,
         name=_name(directory, config),
@@ -80,7 +81,7 @@ def assemble(directory: Path, config: Mapping[str, Any], found: Found) -> ModelF
         dtype=account.dtype if found.headers and account.dtypes else shape.dtype,
         dtypes=account.dtypes,
         quantization=quantization,
-        attention=describe(shape, groups),
+        attention=describe(shape, groups) if generative else "encoder",
         groups=groups,
         layers=shape.layers,
         hidden=shape.hidden,
@@ -107,7 +108,7 @@ def assemble(directory: Path, config: Mapping[str, Any], found: Found) -> ModelF
         files=found.files,
         complete=found.headers and not found.broken,
         exact_sizes=found.headers,
-        is_generative=is_generative(config, shape),
+        is_generative=generative,
         findings=(*found.findings, *_config_findings(directory, shape, found, account)),
         config=config,
     )

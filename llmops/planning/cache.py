@@ -23,6 +23,7 @@ class CacheLayout:
         groups: Groups by kind with their windows; each takes its own blocks of a request.
         state_bytes: Fixed bytes of a request for linear-attention layers.
         page_bytes: Bytes of one layer's page of one block.
+        block_tokens: Tokens of a block.
         formula: How ``bytes_per_token`` comes about, for people.
     """
 
@@ -33,6 +34,7 @@ class CacheLayout:
     state_bytes: int
     page_bytes: float
     formula: str
+    block_tokens: int = BLOCK_TOKENS
 
     @property
     def grows(self) -> bool:
@@ -41,7 +43,12 @@ class CacheLayout:
 
 
 def layout(
-    facts: ModelFacts, *, tensor_parallel: int = 1, pipeline_parallel: int = 1, kv_bytes: float = 2.0
+    facts: ModelFacts,
+    *,
+    tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
+    kv_bytes: float = 2.0,
+    block: int = BLOCK_TOKENS,
 ) -> CacheLayout:
     """Divide the cache for one device.
 
@@ -53,7 +60,7 @@ def layout(
     per_stage = [max(1, math.ceil(group.layers / pipeline_parallel)) for group in caching]
     state = sum(math.ceil(g.layers / pipeline_parallel) * g.state_bytes // tensor_parallel for g in linear)
     if not caching:
-        return CacheLayout(0.0, 0, 0, (), state, 0.0, "no layer's cache grows with the context")
+        return CacheLayout(0.0, 0, 0, (), state, 0.0, "no layer's cache grows with the context", block)
     elements = [group.elements_per_token(tensor_parallel) for group in caching]
     size = min(per_stage)
     if len(caching) > 1 and max(per_stage) < 1.5 * size:
@@ -68,25 +75,29 @@ def layout(
         pages_per_block=size,
         groups=tuple((g.kind, g.window, count) for g, count in zip(caching, counts, strict=True)),
         state_bytes=state,
-        page_bytes=width * kv_bytes * BLOCK_TOKENS,
+        page_bytes=width * kv_bytes * block,
         formula=_formula(caching, padded, tensor_parallel, kv_bytes),
+        block_tokens=block,
     )
 
 
-def tokens_in(pool_bytes: float, cache: CacheLayout, max_model_len: int, max_num_batched_tokens: int) -> int | None:
+def tokens_in(
+    pool_bytes: float, cache: CacheLayout, max_model_len: int, max_num_batched_tokens: int, *, derived: bool = False
+) -> int | None:
     """Tokens that vLLM reports for a pool; None when nothing grows.
 
-    With linear-attention layers the report is max_concurrency x max_model_len, because their state is per request.
+    With linear-attention layers the report is max_concurrency x max_model_len, because their state is per request;
+    ``derived`` says that this engine reports every hybrid so, as newer ones do.
     """
     if not cache.grows or pool_bytes <= 0:
         return 0 if cache.grows else None
-    if cache.state_bytes:
+    hybrid = len(cache.groups) > 1
+    if cache.state_bytes or (derived and hybrid):
         return int(concurrency(pool_bytes, cache, max_model_len, max_num_batched_tokens) * max_model_len)
-    blocks = int(pool_bytes // (cache.page_bytes * cache.pages_per_block)) if len(cache.groups) > 1 else 0
-    if blocks:
-        total = sum(count for _, _, count in cache.groups)
-        return blocks // total * BLOCK_TOKENS
-    return int(pool_bytes // (cache.bytes_per_token * BLOCK_TOKENS)) * BLOCK_TOKENS
+    if not hybrid:
+        return int(pool_bytes // (cache.bytes_per_token * cache.block_tokens)) * cache.block_tokens
+    blocks = int(pool_bytes // (cache.page_bytes * cache.pages_per_block))
+    return blocks // sum(count for _, _, count in cache.groups) * cache.block_tokens
 
 
 def concurrency(pool_bytes: float, cache: CacheLayout, length: int, max_num_batched_tokens: int) -> float:
@@ -104,10 +115,11 @@ def request_bytes(cache: CacheLayout, length: int, max_num_batched_tokens: int) 
     if len(cache.groups) <= 1:
         window = cache.groups[0][1] if cache.groups else None
         kind = cache.groups[0][0] if cache.groups else "full"
-        kept = _kept_blocks(kind, window, length, max_num_batched_tokens)
-        return kept * BLOCK_TOKENS * cache.bytes_per_token + cache.state_bytes
+        kept = _kept_blocks(kind, window, length, max_num_batched_tokens, cache.block_tokens)
+        return kept * cache.block_tokens * cache.bytes_per_token + cache.state_bytes
     blocks = sum(
-        count * _kept_blocks(kind, window, length, max_num_batched_tokens) for kind, window, count in cache.groups
+        count * _kept_blocks(kind, window, length, max_num_batched_tokens, cache.block_tokens)
+        for kind, window, count in cache.groups
     )
     return blocks * cache.page_bytes * cache.pages_per_block + cache.state_bytes
 
@@ -124,13 +136,12 @@ def longest_request(pool_bytes: float, cache: CacheLayout, limit: int, max_num_b
     return low
 
 
-def _kept_blocks(kind: str, window: int | None, length: int, batched: int) -> int:
-    whole = math.ceil(length / BLOCK_TOKENS)
+def _kept_blocks(kind: str, window: int | None, length: int, batched: int, block: int) -> int:
     if kind == "sliding" and window:
-        return math.ceil(min(window - 1 + batched, length) / BLOCK_TOKENS) + 1
+        return math.ceil(min(window - 1 + batched, length) / block) + 1
     if kind == "chunked" and window:
-        return math.ceil(min(window + batched, length) / BLOCK_TOKENS)
-    return whole
+        return math.ceil(min(window + batched, length) / block)
+    return math.ceil(length / block)
 
 
 def _formula(groups: list[LayerGroup], padded: int, tensor_parallel: int, kv_bytes: float) -> str:

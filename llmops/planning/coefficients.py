@@ -33,6 +33,7 @@ class Coefficients:
         graphs_subtracted: Whether the CUDA graph estimate is taken from the KV cache's share.
         profile_whole_context: Whether the warm-up prefills the whole context at once (engine V0).
         default_utilization: The engine's own default of gpu_memory_utilization.
+        derived_tokens: Whether the reported tokens of hybrid models are max_concurrency x max_model_len.
         large_gpu_seqs: Default max_num_seqs of the API server on GPUs of 70 GiB and more.
     """
 
@@ -46,28 +47,29 @@ class Coefficients:
     profile_whole_context: bool
     default_utilization: float
     large_gpu_seqs: int
+    derived_tokens: bool
     source: str
 
 
 _ROWS: Final = (
     Coefficients(
         (0, 0, 0), 36.4, (3, 3, 0.0), False, (0.16, 0.55, 0.16), (0.5, 0.7), graphs_subtracted=False, profile_whole_context=True,
-        default_utilization=0.9, large_gpu_seqs=256,
+        default_utilization=0.9, large_gpu_seqs=256, derived_tokens=False,
         source="vLLM 0.6-0.8 (engine V0): peaks at two contexts on RTX 3090 (issue 10517), H100 logs",
     ),
     Coefficients(
         (0, 8, 5), 36.4, (4, 3, 0.1), False, (0.13, 0.55, 0.13), (0.5, 1.0), graphs_subtracted=False, profile_whole_context=False,
-        default_utilization=0.9, large_gpu_seqs=1024,
+        default_utilization=0.9, large_gpu_seqs=1024, derived_tokens=False,
         source="vLLM 0.11.0 start-up logs on H100, 5 models",
     ),
     Coefficients(
         (0, 17, 0), 12.95, (4, 3, 0.1), True, (0.25, 2.13, 0.07), (0.51, 1.55), graphs_subtracted=False, profile_whole_context=False,
-        default_utilization=0.9, large_gpu_seqs=1024,
+        default_utilization=0.9, large_gpu_seqs=1024, derived_tokens=False,
         source="vLLM 0.19.0 debug logs on H100, 25 starts of 12 models",
     ),
     Coefficients(
         (0, 21, 0), 12.95, (4, 3, 0.1), True, (0.25, 2.13, 0.07), (0.51, 1.55), graphs_subtracted=True, profile_whole_context=False,
-        default_utilization=0.92, large_gpu_seqs=1024,
+        default_utilization=0.92, large_gpu_seqs=1024, derived_tokens=True,
         source="vLLM 0.19.0 debug logs, with the CUDA graph estimate subtracted as 0.21 and later do",
     ),
 )  # fmt: skip

@@ -22,6 +22,8 @@ _OVERHEAD_GIB: Mapping[str, float] = {"llamacpp": 0.3, "transformers": 1.0, "vll
 CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 # transformers unpacks these to plain floats when it loads them on the CPU.
 _UNPACKED = ("compressed-tensors", "mxfp4", "fp8", "fbgemm_fp8", "modelopt", "modelopt_fp4")
+# vLLM's CPU attention works on blocks of this many tokens.
+_VLLM_BLOCK = 128
 _RESERVE = 0.10
 _COMFORTABLE_CONTEXT = 4096
 _DEFAULT_SEQS = 8
@@ -62,7 +64,11 @@ def plan_on_cpu(facts: ModelFacts, spec: PlanSpec, host: Host, *, port: int, mem
     dtype, dtype_why = _dtype(facts, spec, engine)
     length = _length(facts, spec)
     seqs = spec.max_num_seqs or spec.concurrency or _DEFAULT_SEQS
-    cache = kv.layout(facts, kv_bytes=2.0 if engine == "llamacpp" else FLOAT_BYTES[dtype])
+    cache = kv.layout(
+        facts,
+        kv_bytes=2.0 if engine == "llamacpp" else FLOAT_BYTES[dtype],
+        block=_VLLM_BLOCK if engine == "vllm" else BLOCK_TOKENS,
+    )
     free = host.memory.available_bytes / GIB * memory_share
     weights = _weights_gib(facts, spec, dtype, engine)
     room = free * (1 - _RESERVE) - weights - _OVERHEAD_GIB[engine]
@@ -85,7 +91,7 @@ def plan_on_cpu(facts: ModelFacts, spec: PlanSpec, host: Host, *, port: int, mem
         pipeline_parallel=1, replicas=1, dtype=dtype,
         quantization=facts.quantization.method if facts.quantization else None, kv_cache_dtype="auto",
         max_model_len=length, max_num_seqs=seqs, max_num_batched_tokens=spec.max_num_batched_tokens or 512,
-        gpu_memory_utilization=None, enforce_eager=engine == "vllm", kv_tokens=kv.tokens_in(pool, cache, length, length),
+        gpu_memory_utilization=None, enforce_eager=engine == "vllm", kv_tokens=kv.tokens_in(pool, cache, length, length, derived=engine == "vllm"),
         max_concurrency=round(kv.concurrency(pool, cache, length, length), 2),
         typical_concurrency=round(kv.concurrency(pool, cache, min(spec.average_tokens, length), length), 1),
         threads=threads, ports=(port,),

@@ -246,7 +246,9 @@ def finish(request: Request, best: Candidate, used: tuple[int, ...], available: 
     batched = setting.max_num_batched_tokens
     name = spec.served_name or facts.name
     replicas = len(used) // split.size
-    tokens = kv.tokens_in(best.pool_bytes, best.cache, setting.max_model_len, batched)
+    tokens = kv.tokens_in(
+        best.pool_bytes, best.cache, setting.max_model_len, batched, derived=request.row.derived_tokens
+    )
     typical = min(spec.average_tokens, setting.max_model_len)
     return ModelPlan(
         name=name,

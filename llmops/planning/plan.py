@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from llmops.checkpoint.facts import ModelFacts
 from llmops.errors import MachineError, UsageError
@@ -30,7 +31,7 @@ def plan(spec: PlanSpec, models: Sequence[ModelFacts], host: Host) -> ServePlan:
     specs = [_spec_for(spec, facts) for facts in models]
     _check_names(specs, models)
     plans = _plans(specs, list(models), host)
-    findings = tuple(finding for one in plans for finding in _findings(one))
+    findings = (*_about(host, plans), *(finding for one in plans for finding in _findings(one)))
     return ServePlan(tuple(plans), host.name, all(one.fits for one in plans), findings)
 
 
@@ -84,6 +85,14 @@ def _check_names(specs: list[PlanSpec], models: Sequence[ModelFacts]) -> None:
 def _spec_for(spec: PlanSpec, facts: ModelFacts) -> PlanSpec:
     own = spec.per_model.get(facts.name) or spec.per_model.get(str(facts.path))
     return spec.model_copy(update={**own, "per_model": {}}) if own else spec
+
+
+def _about(host: Host, plans: list[ModelPlan]) -> list[Finding]:
+    """What is wrong with the machine and matters to these plans, as warnings: the plan itself takes it into account."""
+    several = any(one.tensor_parallel > 1 for one in plans)
+    broken = [finding for finding in host.findings if finding.severity == "error"]
+    small = [finding for finding in host.findings if finding.rule == "small-shm" and several]
+    return [replace(finding, severity="warning") for finding in (*broken, *small)]
 
 
 def _findings(one: ModelPlan) -> list[Finding]:

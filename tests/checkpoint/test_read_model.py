@@ -296,3 +296,11 @@ def test_pickled_weights_are_named_and_not_read(tmp_path):
 def test_strange_configs_are_read_without_harm(tmp_path, config):
     facts = read_model(only_config(tmp_path / "m", config))
     assert facts.kv_bytes_per_token >= 0
+
+
+def test_an_encoder_has_no_cache(tmp_path):
+    config = {"architectures": ["BertForMaskedLM"], "model_type": "bert", "hidden_size": 64, "num_hidden_layers": 2,
+              "num_attention_heads": 4, "intermediate_size": 128, "vocab_size": 256, "max_position_embeddings": 512}  # fmt: skip
+    facts = read_model(only_config(tmp_path / "m", config))
+    assert not facts.is_generative
+    assert (facts.attention, facts.kv_bytes_per_token, facts.groups) == ("encoder", 0, ())

@@ -1,5 +1,7 @@
 """The KV cache against figures that real starts of vLLM logged."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,3 +84,15 @@ def test_linear_attention_has_a_fixed_cost():
     groups = {group.kind: group for group in layer_groups(read_shape(config))}
     assert (groups["full"].layers, groups["linear"].layers) == (12, 36)
     assert groups["linear"].state_bytes == 2 * (8192 * 3 + 32 * 128 * 128)
+
+
+def test_newer_engines_report_hybrids_by_their_concurrency(tmp_path):
+    """A start on the CPU: 2 GiB for Gemma-3-270M at 2048 tokens, blocks of 128, logged as 110,733 tokens."""
+    from llmops.checkpoint.reader import read_model
+
+    config = {"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"], "num_hidden_layers": 18,
+              "hidden_size": 640, "intermediate_size": 2048, "num_attention_heads": 4, "num_key_value_heads": 1,
+              "head_dim": 256, "vocab_size": 262144, "sliding_window": 512, "max_position_embeddings": 32768}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    cache = layout(read_model(tmp_path), block=128)
+    assert tokens_in(2 * GIB, cache, 2048, 2048, derived=True) == pytest.approx(110_733, rel=1e-4)
