@@ -22,7 +22,12 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint directory or a .gguf file")],
+    model: Annotated[
+        Path | None, typer.Argument(metavar="MODEL", help="A checkpoint directory or a .gguf file")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="Several models instead")
+    ] = None,
     engine: Annotated[
         Literal["auto", "llamacpp", "transformers", "vllm"], typer.Option(help="auto: by file and hardware")
     ] = "auto",
@@ -47,6 +52,7 @@ def serve(
     heal: Annotated[bool, typer.Option("--heal/--no-heal", help="Restart with the flags a diagnosis advises")] = True,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="The engine's output")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it answers; see llmops ps, logs, stop")] = False,
+    gateway: Annotated[Path | None, typer.Option(metavar="FILE", help="With -c: write a gateway config")] = None,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
     report: opt.ReportFiles = None,
@@ -80,6 +86,18 @@ def serve(
         "log": log,
         "extra": tuple(context.args),
     }
+    if config is not None:
+        output.run(
+            "serve",
+            lambda progress: package.serve_fleet(
+                config, progress, dry_run=dry_run, ready_file=ready_file, heal=heal, gateway=gateway
+            ),
+            package.view_fleet,
+            json=json,
+            report=report,
+            quiet=quiet,
+            verbose=verbose,
+        )
     if detach:
         words = sys.argv
         output.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from llmops.planning.types import EngineName, ModelPlan
 from llmops.serve.choose import Choice, choose_engine
 from llmops.serve.launch import Launch, launch
 from llmops.serve.preflight import check_files, free_port
-from llmops.serve.sizing import size
+from llmops.serve.sizing import Wanted, size
 from llmops.serve.spec import ServeSpec
 
 
@@ -49,14 +50,45 @@ def decide(spec: ServeSpec, host: Host) -> Decision:
         UsageError: The model or an option is wrong.
         MachineError: The engine is not installed, the port is taken, or the model does not fit.
     """
+    return decide_all((spec,), host)[0]
+
+
+def decide_all(specs: Sequence[ServeSpec], host: Host) -> tuple[Decision, ...]:
+    """The same for several models that share the machine: their GPUs and memory are planned together.
+
+    Raises:
+        UsageError, MachineError: As :func:`decide`.
+    """
+    models = []
+    ports: list[int] = []
+    for spec in specs:
+        facts = _facts(spec)
+        choice = choose_engine(facts, spec.engine, gpus=len(host.usable_gpus))
+        if spec.loras and choice.engine != "vllm":
+            raise UsageError(f"the engine {choice.engine} serves no LoRA adapters", "--engine vllm")
+        check_files(spec, facts)
+        python = interpreter(choice.engine, spec.engine_python)
+        ports.append(_port(spec, ports))
+        models.append((spec, facts, choice, python))
+    wanted = [
+        Wanted(spec, facts, choice.engine, port) for (spec, facts, choice, _), port in zip(models, ports, strict=True)
+    ]
+    plans = size(wanted, host)
+    return tuple(
+        Decision(facts, choice, plan, python, launch(spec, facts, plan, python, port))
+        for (spec, facts, choice, python), plan, port in zip(models, plans, ports, strict=True)
+    )
+
+
+def _facts(spec: ServeSpec) -> ModelFacts:
     if not spec.model.exists():
         raise UsageError(f"there is no model {spec.model}", "give a checkpoint directory or a .gguf file")
-    facts = read_model(spec.model.absolute())
-    choice = choose_engine(facts, spec.engine, gpus=len(host.usable_gpus))
-    if spec.loras and choice.engine != "vllm":
-        raise UsageError(f"the engine {choice.engine} serves no LoRA adapters", "--engine vllm")
-    check_files(spec, facts)
-    python = interpreter(choice.engine, spec.engine_python)
-    port = free_port(spec.host, spec.port)
-    plan = size(spec, facts, host, choice.engine, port)
-    return Decision(facts, choice, plan, python, launch(spec, facts, plan, python, port))
+    return read_model(spec.model.absolute())
+
+
+def _port(spec: ServeSpec, taken: Sequence[int]) -> int:
+    if spec.port and spec.port in taken:
+        raise UsageError(f"two models ask for port {spec.port}", "give each its own, or none")
+    while (port := free_port(spec.host, spec.port)) in taken:
+        pass  # the system may hand out a free port that it named before
+    return port

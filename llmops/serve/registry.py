@@ -130,3 +130,9 @@ def encode(entry: dict[str, object]) -> str:
     text = json.dumps(entry)
     msgspec.json.decode(text, type=Entry)
     return text + "\n"
+
+
+def encode_fleet(servers: list[tuple[str, str, str]]) -> str:
+    """The ready file of several servers: (model, url, log) each."""
+    listed = [{"model": model, "url": url, "log": log} for model, url, log in servers]
+    return json.dumps({"servers": listed, **own_identity()}) + "\n"

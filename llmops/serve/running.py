@@ -71,13 +71,21 @@ class RunningServer:
 
 
 @contextmanager
-def start(spec: ServeSpec, progress: Progress, host: Host | None = None, *, heals: int = 0) -> Iterator[RunningServer]:
+def start(
+    spec: ServeSpec,
+    progress: Progress,
+    host: Host | None = None,
+    *,
+    heals: int = 0,
+    decision: Decision | None = None,
+) -> Iterator[RunningServer]:
     """Serve a model for the time of the block.
 
     Args:
         spec: What to serve.
         progress: Told of each phase of the start.
         host: The machine; detected when None.
+        decision: For ``spec``, when it was made before.
         heals: How often a failed start is tried again with the flags that its diagnosis advises.
 
     Raises:
@@ -87,8 +95,9 @@ def start(spec: ServeSpec, progress: Progress, host: Host | None = None, *, heal
     """
     with ExitStack() as stack:
         for left in reversed(range(heals + 1)):
-            progress.phase(f"planning {spec.served_name}")
-            decision = decide(spec, host or detect())
+            if decision is None:
+                progress.phase(f"planning {spec.served_name}")
+                decision = decide(spec, host or detect())
             try:
                 server = stack.enter_context(launched(spec, decision, progress))
                 break
@@ -98,7 +107,7 @@ def start(spec: ServeSpec, progress: Progress, host: Host | None = None, *, heal
                     raise
                 title = error.cause.title if error.cause else error.message
                 progress.note(f"{title}: trying again with {correction.change}")
-                spec = correction.spec
+                spec, decision = correction.spec, None
         yield server
 
 

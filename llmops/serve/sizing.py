@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
 from llmops.checkpoint.facts import ModelFacts
 from llmops.errors import MachineError
 from llmops.hardware.host import Host
@@ -13,27 +17,49 @@ from llmops.serve.spec import ServeSpec
 _CPU_SEQUENCES = {"llamacpp": 8, "transformers": 32, "vllm": 32}
 
 
-def size(spec: ServeSpec, facts: ModelFacts, host: Host, engine: EngineName, port: int) -> ModelPlan:
-    """Plan, and refuse what does not fit.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One model with what is settled before the plan."""
+
+    spec: ServeSpec
+    facts: ModelFacts
+    engine: EngineName
+    port: int
+
+
+def size(models: Sequence[Wanted], host: Host) -> tuple[ModelPlan, ...]:
+    """Plan models together, and refuse what does not fit.
 
     Raises:
-        UsageError: Something fixed in ``spec`` is impossible for this model.
-        MachineError: It does not fit this machine.
+        UsageError: Something fixed in a spec is impossible for its model.
+        MachineError: They do not fit this machine.
     """
-    on_cpu = engine != "vllm" or not host.usable_gpus
-    served = plan(plan_spec(spec, engine, port, on_cpu=on_cpu), [facts], host)
-    one = served.models[0]
-    if not one.fits:
-        finding = next(finding for finding in served.findings if finding.severity == "error")
-        raise MachineError(finding.message, finding.remedy)
-    if on_cpu and spec.kv_cache_gib is not None:
-        room = one.memory.budget_gib - one.memory.weights_gib - one.memory.non_torch_gib
-        if spec.kv_cache_gib > room:
-            raise MachineError(
-                f"a KV cache of {spec.kv_cache_gib:g} GiB does not fit: {max(0.0, room):.1f} GiB are left for it",
-                f"--kv-cache-gib {max(1, int(room))}, or leave it to the plan",
-            )
-    return one
+    own: dict[str, dict[str, Any]] = {}
+    for each in models:
+        on_cpu = each.engine != "vllm" or not host.usable_gpus
+        fixed = plan_spec(each.spec, each.engine, each.port, on_cpu=on_cpu)
+        own[each.spec.served_name] = {
+            name: getattr(fixed, name) for name in PlanSpec.model_fields if name != "per_model"
+        }
+    # The planner finds a model's own values by its name.
+    named = [replace(each.facts, name=each.spec.served_name) for each in models]
+    served = plan(PlanSpec(port=models[0].port, per_model=own), named, host)
+    for each, one in zip(models, served.models, strict=True):
+        if not one.fits:
+            finding = next(finding for finding in served.findings if finding.severity == "error")
+            raise MachineError(finding.message, finding.remedy)
+        if each.spec.kv_cache_gib is not None and not one.gpus:
+            _refuse_large_cache(each.spec.kv_cache_gib, one)
+    return served.models
+
+
+def _refuse_large_cache(wanted_gib: float, one: ModelPlan) -> None:
+    room = one.memory.budget_gib - one.memory.weights_gib - one.memory.non_torch_gib
+    if wanted_gib > room:
+        raise MachineError(
+            f"a KV cache of {wanted_gib:g} GiB does not fit: {max(0.0, room):.1f} GiB are left for it",
+            f"--kv-cache-gib {max(1, int(room))}, or leave it to the plan",
+        )
 
 
 def plan_spec(spec: ServeSpec, engine: EngineName, port: int, *, on_cpu: bool) -> PlanSpec:

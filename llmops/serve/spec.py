@@ -69,6 +69,8 @@ def spec_from(values: dict[str, Any]) -> ServeSpec:
     Raises:
         UsageError: A value is out of range, or an adapter is not written as NAME=DIR.
     """
+    if values.get("model") is None:
+        raise UsageError("no model is given", "llmops serve MODEL, or -c FILE for several")
     loras = []
     for text in values.pop("loras"):
         name, equals, path = text.partition("=")

@@ -6,6 +6,7 @@ import shlex
 
 from llmops.report.document import Block, Code, Document, Facts, Heading, Table, Text
 from llmops.serve.detached import LogReport, ServersReport, shown_uptime
+from llmops.serve.fleet import FleetReport
 from llmops.serve.readback import Term
 from llmops.serve.serve import ServeReport
 from llmops.units import format_duration, format_size
@@ -92,3 +93,22 @@ def view_stopped(report: ServersReport) -> Document:
 def view_log(report: LogReport) -> Document:
     """The end of a log."""
     return Document(f"log of {report.name}", (Facts((("file", report.log),)), Code("\n".join(report.lines))))
+
+
+def view_fleet(report: FleetReport) -> Document:
+    """Several models: where and on what each runs."""
+    rows = tuple(
+        (
+            one.launch.model_name,
+            one.engine,
+            one.launch.url + "/v1",
+            str(one.plan.max_model_len),
+            str(one.plan.threads or "-"),
+        )
+        for one in report.decisions
+    )
+    blocks: list[Block] = [Table(("model", "engine", "address", "context", "threads"), rows)]
+    if not report.stopped_by:
+        blocks += [Code(shlex.join(one.launch.argv), "sh") for one in report.decisions]
+        return Document("serve", tuple(blocks), Text("nothing was started", "dim"))
+    return Document("serve", tuple(blocks), Text("stopped; nothing is left running", "good"))

@@ -19,7 +19,7 @@ from llmops.serve.launch import launch
 from llmops.serve.phases import PhaseReader
 from llmops.serve.servers.metrics import Histogram
 from llmops.serve.servers.text_stream import TextStream
-from llmops.serve.sizing import size
+from llmops.serve.sizing import Wanted, size
 from llmops.serve.spec import ServeSpec
 from llmops.units import GIB
 
@@ -49,7 +49,7 @@ GPU_HOST = replace(HOST, gpus=(CARD,))
 
 def built(facts=FACTS, host=HOST, engine="transformers", port=8000, **more):
     spec = ServeSpec(model=facts.path, port=port, **more)
-    plan = size(spec, facts, host, engine, port)
+    plan = size([Wanted(spec, facts, engine, port)], host)[0]
     return launch(spec, facts, plan, Path("/e/python"), port)
 
 
@@ -144,7 +144,7 @@ def test_argv_of_vllm_on_a_gpu():
 )
 def test_the_url_can_be_called_from_here(host, url):
     spec = ServeSpec(model=FACTS.path, host=host)
-    plan = size(spec, FACTS, HOST, "transformers", 8000)
+    plan = size([Wanted(spec, FACTS, "transformers", 8000)], HOST)[0]
     made = launch(spec, FACTS, plan, Path("/e/python"), 8000)
     assert made.url == url
     assert after(made.argv, "--host") == host
@@ -152,7 +152,7 @@ def test_the_url_can_be_called_from_here(host, url):
 
 def test_the_deadline_grows_with_the_model():
     large = replace(FACTS, size_bytes=140 * 10**9)
-    plan = size(ServeSpec(model=FACTS.path), FACTS, HOST, "transformers", 1)
+    plan = size([Wanted(ServeSpec(model=FACTS.path), FACTS, "transformers", 1)], HOST)[0]
     spec = ServeSpec(model=FACTS.path)
     assert (
         launch(spec, large, plan, Path("p"), 1).deadline_s > 20 * launch(spec, FACTS, plan, Path("p"), 1).deadline_s / 3
