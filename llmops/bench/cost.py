@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+from llmops.bench.energy import is_local
 from llmops.bench.metrics import Metrics
 from llmops.bench.report import Counts
 from llmops.bench.spec import BenchSpec
@@ -18,8 +19,8 @@ def cost(spec: BenchSpec, model: str, counts: Counts, metrics: Metrics) -> dict[
     """Dollars for the measured tokens and for a million output tokens, with where the price comes from; None if unknown."""
     if spec.gpu_hour_cost is not None:
         return _by_hour(spec.gpu_hour_cost, metrics)
-    if not counts.output_tokens:
-        return None
+    if not counts.output_tokens or (spec.provider is None and is_local(spec.url)):
+        return None  # a server on this machine has no price but its own hour
     from llmops import prices
 
     used = prices.Usage(input_tokens=counts.input_tokens, output_tokens=counts.output_tokens, requests=counts.ok)

@@ -57,13 +57,17 @@ class Meter:
         }
 
 
+def is_local(url: str) -> bool:
+    """Whether the URL names this machine."""
+    try:
+        return Origin.of(url)[0].host in _LOCAL
+    except ValueError:
+        return False
+
+
 def meter(url: str) -> Meter | None:
     """A meter when the server is on this machine and its GPUs have the counter; else None."""
-    try:
-        origin, _ = Origin.of(url)
-    except ValueError:
-        return None
-    if origin.host not in _LOCAL:
+    if not is_local(url):
         return None
     try:
         import pynvml

@@ -78,13 +78,15 @@ def test_cost_of_a_cloud_model_comes_from_the_price_library():
     with truth(ttft_ms=2, gap_ms=1) as server:
         spec = {"warmup": 0, "requests": 4, "output_tokens": 4, "input_tokens": 32}
         known = measure(server.url, model="gpt-4o", provider="openai", **spec)
-        unknown = measure(server.url, model="nobody-knows-this", **spec)
+        unknown = measure(server.url, model="nobody-knows-this", provider="openai", **spec)
+        local = measure(server.url, model="gpt-4o", **spec)
     counts = known["counts"]
     expected = (counts["input_tokens"] * 2.5 + counts["output_tokens"] * 10) / 1e6
     assert float(known["cost"]["usd"]) == pytest.approx(expected, rel=1e-6)
     assert known["cost"]["source"]
     assert unknown["cost"]["usd"] is None
     assert unknown["cost"]["reason"]
+    assert local["cost"] is None  # a server on this machine does not bill like the cloud model of that name
 
 
 PROBE = """<script>
