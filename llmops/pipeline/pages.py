@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -124,7 +125,9 @@ def serve(server: RunningServer) -> tuple[Block, ...]:
         ("ready", f"after {format_duration(server.ready_s)}, first token included"),
         ("log", str(server.log_path)),
     )
-    return (Facts(rows), Code(f"llmops serve {server.decision.plan.path}", "sh"))
+    path = Path(server.decision.plan.path)
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return (Facts(rows), Code(f"llmops serve {shown}", "sh"))
 
 
 def chat(exchanges: Sequence[Exchange]) -> tuple[Block, ...]:

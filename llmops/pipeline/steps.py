@@ -112,10 +112,11 @@ def chat_step(step: Step, run: Run) -> StepReport:
 
     spec = ChatStep.model_validate(step.options)
     server = run.need_server("chat")
-    run.progress.phase(f"asking {len(spec.questions)} questions")
+    count = f"{len(spec.questions)} question{'s' * (len(spec.questions) != 1)}"
+    run.progress.phase(f"asking {count}")
     exchanges = ask(server.url, server.model_name, spec)
     empty = sum(not exchange.answer for exchange in exchanges)
-    line = f"{len(exchanges)} questions answered" + (f", {empty} of them with nothing" if empty else "")
+    line = f"{count} answered" + (f", {empty} of them with nothing" if empty else "")
     return StepReport("chat", line, ok=not empty, data=exchanges, blocks=pages.chat(exchanges))
 
 

@@ -19,7 +19,7 @@ h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2r
 .warn { color: var(--warn); border-color: var(--warn); } .dim { color: var(--soft); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; margin: .5rem 0 1rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
-th { color: var(--soft); font-weight: 600; font-size: .85rem; } .right { text-align: right; overflow-wrap: normal; white-space: nowrap; }
+th { color: var(--soft); font-weight: 600; font-size: .85rem; white-space: nowrap; } td:first-child { overflow-wrap: break-word; } .right { text-align: right; overflow-wrap: normal; white-space: nowrap; }
 td.name { color: var(--soft); white-space: nowrap; } caption { text-align: left; font-weight: 600; padding-bottom: .2rem; }
 pre { background: var(--panel); padding: .8rem 1rem; border-radius: 6px; overflow-x: auto; font-size: 13px; }
 figure { margin: 1rem 0 1.5rem; } figcaption { font-weight: 600; margin-bottom: .3rem; }
