@@ -11,10 +11,23 @@ from llmops.units import GIB
 # Peak of a process that has imported torch, transformers and the engine and loaded nothing: measured on the CPU.
 _IMPORTS_BYTES: Final = {"gptqmodel": 0.9 * GIB, "bitsandbytes": 0.7 * GIB, "llmcompressor": 0.8 * GIB}
 # Copies of the model's bytes that are in memory at the peak: measured with a 0.27 billion parameter model.
-_COPIES: Final = {"gptqmodel": 2.0, "bitsandbytes": 1.2, "llmcompressor": 1.5}
+_COPIES: Final = {"gptqmodel": 2.5, "bitsandbytes": 1.2, "llmcompressor": 1.5}
+# The comparison: one model at a time, the head of the other, and a slice of both distributions. Measured likewise.
+_COMPARE_BYTES: Final = 0.9 * GIB
+_COMPARE_COPIES: Final = 2.5
 # CPU seconds a billion weights for one core, measured with GPTQ on a 0.1 billion weights of linear layers (the rest of
 # that model is its vocabulary); they scale with width too, so a large model takes longer than this says.
 _CPU_S_PER_BILLION: Final = {"gptqmodel": 850.0, "llmcompressor": 550.0, "bitsandbytes": 25.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """What a model is turned into, and by which engine. ``group_size`` -1 is one scale a row."""
+
+    method: str
+    engine: str
+    bits: int
+    group_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +70,35 @@ def quantised_bytes(linear: Linear, method: str, bits: int, group_size: int) -> 
     return weights + 2 * linear.out_features
 
 
-def estimate(
-    facts: ModelFacts, method: str, engine: str, bits: int, group_size: int, *, tokens: int, threads: int, on_gpu: bool
-) -> Estimate:
-    """Everything that a plan says in advance. ``tokens`` is the size of the calibration text, 0 for none."""
+def estimate(facts: ModelFacts, scheme: Scheme, *, tokens: int, threads: int, on_gpu: bool, compared: bool) -> Estimate:
+    """Everything that a plan says in advance.
+
+    Args:
+        facts: The model.
+        scheme: What it is turned into.
+        tokens: Size of the calibration text, 0 for none.
+        threads: CPU threads.
+        on_gpu: Whether a GPU does the work.
+        compared: Whether the result is compared with the original afterwards.
+    """
+    engine = scheme.engine
     layers = to_quantise(facts)
-    kept = facts.size_bytes - sum(linear.size_bytes for linear in layers)
-    after = kept // 2 if facts.dtype == "float32" else kept  # the rest is stored in 16 bit
-    after += sum(quantised_bytes(linear, method, bits, group_size) for linear in layers)
+    converted = facts.format == "gguf"  # turned into 16-bit safetensors beside the result first
+    before = 2 * facts.parameters if converted else facts.size_bytes
+    plain = sum(2 * layer.in_features * layer.out_features if converted else layer.size_bytes for layer in layers)
+    # The rest is stored in 16 bit.
+    kept = (before - plain) // 2 if facts.dtype == "float32" and not converted else before - plain
+    after = kept + sum(quantised_bytes(layer, scheme.method, scheme.bits, scheme.group_size) for layer in layers)
     # GPTQModel moves finished and unfinished layers to disk: at the peak, the original once more.
-    scratch = facts.size_bytes if engine == "gptqmodel" else 0
-    widest = max((linear.in_features for linear in layers), default=0)
+    scratch = before * ((engine == "gptqmodel") + converted)
+    widest = max((layer.in_features for layer in layers), default=0)
     # Inputs of a layer and its outputs are kept for every calibration token; a Hessian is in float32, twice.
     activations = 2 * tokens * facts.hidden * 2 + 3 * widest * widest * 4
-    memory = _IMPORTS_BYTES[engine] + _COPIES[engine] * facts.size_bytes + activations
+    memory = _IMPORTS_BYTES[engine] + _COPIES[engine] * before + activations
+    if compared:
+        memory = max(memory, _COMPARE_BYTES + _COMPARE_COPIES * before)
     return Estimate(
-        before_bytes=facts.size_bytes,
+        before_bytes=before,
         after_bytes=after,
         disk_bytes=int(1.2 * (after + scratch)),
         memory_bytes=int(memory),

@@ -10,7 +10,7 @@ from llmops.checkpoint.facts import ModelFacts
 from llmops.findings import Finding
 from llmops.hardware.host import Host
 from llmops.quantize import options, preflight
-from llmops.quantize.estimates import Estimate, estimate, to_quantise
+from llmops.quantize.estimates import Estimate, Scheme, estimate, to_quantise
 from llmops.quantize.gate import Thresholds, thresholds
 from llmops.quantize.groups import largest_group
 from llmops.quantize.material import TextFacts
@@ -151,13 +151,11 @@ def plan_quantize(spec: QuantizeSpec, facts: ModelFacts, materials: Materials) -
     group = largest_group(facts, spec.tensor_parallel) if spec.group_size is None else spec.group_size
     need = estimate(
         facts,
-        name,
-        engine.name,
-        bits,
-        group,
+        Scheme(name, engine.name, bits, group),
         tokens=spec.samples * spec.seq_len if text else 0,
         threads=threads,
         on_gpu=device != "cpu",
+        compared=spec.gate,
     )
     raise_first(
         [

@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,9 @@ from llmops.checkpoint.facts import Linear
 from llmops.hardware.host import Cpu, Gpu, Host, Limits, Memory
 from llmops.quantize import estimates, methods
 from llmops.quantize.adapters import statistics, texts
+from llmops.quantize.child import Relay, environment
 from llmops.quantize.gate import DEFAULTS, Quality, judge, thresholds
+from llmops.quantize.groups import first_misfit, largest_group
 from llmops.quantize.material import calibration_text, evaluation_text
 from llmops.quantize.spec import GateSpec
 
@@ -151,3 +154,73 @@ def test_default_method_follows_the_gpu(capabilities, method):
 )
 def test_targets(method, target, capabilities, refused):
     assert (methods.target_refusal(methods.METHODS[method], target, host(*capabilities)) is not None) is refused
+
+
+def model_of(*widths) -> SimpleNamespace:
+    """Facts of a model with one layer of each kind."""
+    names = ("q_proj", "o_proj", "up_proj", "down_proj")
+    linears = [
+        Linear(f"model.layers.0.x.{name}", width, 512, "attention", "BF16", width * 1024)
+        for name, width in zip(names, widths, strict=True)
+    ]
+    return SimpleNamespace(linears=tuple(linears))
+
+
+@pytest.mark.parametrize(
+    ("widths", "degrees", "group"),
+    [
+        ((4096, 4096, 4096, 14336), (1,), 128),
+        ((576, 576, 576, 1536), (1,), 64),  # SmolLM2-135M
+        ((576, 576, 576, 1536), (1, 3), 64),
+        ((640, 1024, 640, 2048), (1,), 128),
+        ((640, 1024, 640, 2048), (1, 16), 64),
+        ((50, 50, 50, 50), (1,), -1),
+    ],
+)
+def test_the_largest_group_that_fits(widths, degrees, group):
+    assert largest_group(model_of(*widths), degrees) == group
+
+
+@given(st.lists(st.integers(1, 300).map(lambda n: 16 * n), min_size=4, max_size=4), st.sampled_from([1, 2, 4, 8]))
+def test_a_group_that_is_offered_has_no_misfit(widths, degree):
+    facts = model_of(*widths)
+    group = largest_group(facts, (degree,))
+    if group != -1:
+        assert first_misfit(facts, group, degree) is None
+        assert all(width % group == 0 for width in widths)
+        assert widths[1] % (group * degree) == widths[3] % (group * degree) == 0
+
+
+def test_only_divided_layers_must_fit_on_each_rank():
+    facts = model_of(128, 256, 128, 256)
+    assert first_misfit(facts, 128, 2) is None
+    assert first_misfit(facts, 128, 4).name.endswith("o_proj")
+
+
+def test_the_relay_turns_events_into_progress_and_ignores_noise():
+    seen = []
+    progress = SimpleNamespace(
+        phase=lambda text: seen.append(("phase", text)),
+        update=lambda done, total, note: seen.append((done, total, note)),
+        note=lambda text: seen.append(("note", text)),
+    )
+    relay = Relay(progress)
+    for line in (
+        "not json",
+        "[1, 2]",
+        '{"event": "phase", "text": "Quantising"}',
+        '{"event": "progress", "done": 18, "total": 18, "note": "loss 0.01"}',
+        '{"event": "result", "data": {"seconds": 1}}',
+    ):
+        relay.take(line)
+    assert seen == [("phase", "Quantising"), (18, 18, "loss 0.01")]
+    assert relay.result == {"seconds": 1}
+
+
+def test_two_cores_get_the_workers_that_gptqmodel_needs(tmp_path):
+    assert environment(2, tmp_path / "python", local=True)["GPTQMODEL_CPU_WORKERS"] == "2"
+    many = environment(16, tmp_path / "python", local=False)
+    assert "GPTQMODEL_CPU_WORKERS" not in many
+    assert "HF_HUB_OFFLINE" not in many
+    assert many["PYTHONPATH"] is None
+    assert many["OMP_NUM_THREADS"] == "16"
