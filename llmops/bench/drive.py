@@ -71,7 +71,7 @@ def unreachable(error: TransferError) -> OutsideError:
     hints: dict[str, str] = {
         "refused": "is the server up, and is the port right? llmops serve starts one",
         "dns": "check the host name",
-        "tls": "check the certificate, or give --ca-file",
+        "tls": "check the certificate; SSL_CERT_FILE names a file with a CA of your own",
         "connect-timeout": "check the address and the firewall",
     }
     return OutsideError(str(error), hints.get(error.kind, "check the URL"))

@@ -46,7 +46,6 @@ class LoadPlan:
     shrink: float = 1.0
     connect_timeout_s: float = 10.0
     timeouts: Timeouts = field(default_factory=Timeouts)
-    ca_file: str | None = None
 
 
 @dataclass(slots=True)

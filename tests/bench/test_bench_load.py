@@ -266,3 +266,19 @@ def test_the_model_is_asked_for_when_not_named():
     with truth(models=["a", "b"]) as server:
         document, _ = bench(server.url, "--requests", "2", check=2)
         assert document["error"]["hint"] == "name one with --model: a, b"
+
+
+def test_ctrl_c_with_several_processes_reports_too():
+    with truth(ttft_ms=50, gap_ms=5) as server:
+        command = [sys.executable, "-m", "llmops", "bench", server.url, "--model", "truth", "--duration", "60s"]
+        command += ["--concurrency", "4", "--output-tokens", "8", "--workers", "2", "--json"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while len(server.requests()) < 40:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    document = json.loads(out)
+    assert process.returncode == 130, err
+    assert document["data"]["client"]["processes"] == 2
+    assert document["data"]["counts"]["ok"] > 10
+    assert document["data"]["errors"] == {}
