@@ -81,7 +81,7 @@ def plan_on_cpu(facts: ModelFacts, spec: PlanSpec, host: Host, *, port: int, mem
         given = float(math.floor(given)) if given >= 1 else given
     length = _shorten(length, given, cache, spec)
     need = max(kv.request_bytes(cache, length, length) / GIB, 1.0 if engine == "vllm" else 0.0)
-    shortfall = max(0.0, need - room)
+    shortfall = max(0.0, max(need, given if spec.kv_cache_gib is not None else 0.0) - room)
     threads = spec.threads or host.cpu.free
     memory = _memory(facts, _Shares(free, weights, _OVERHEAD_GIB[engine], given), cache, engine)
     name = spec.served_name or facts.name

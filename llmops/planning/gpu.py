@@ -9,6 +9,7 @@ from llmops.errors import MachineError, UsageError
 from llmops.hardware.host import Gpu, Host
 from llmops.planning import cache as kv
 from llmops.planning.argv import VllmFlags, cuda_env, vllm_argv
+from llmops.planning.calibration import Key, Measured, find
 from llmops.planning.choices import (
     Choice,
     choose_dtype,
@@ -18,7 +19,7 @@ from llmops.planning.choices import (
     default_num_seqs,
     engine_obstacle,
 )
-from llmops.planning.coefficients import Coefficients, coefficients
+from llmops.planning.coefficients import DEFAULT_VERSION, Coefficients, coefficients
 from llmops.planning.limits import largest_utilization, next_lora_rank
 from llmops.planning.memory import Setting, account
 from llmops.planning.parallel import Split, splits, tensor_parallel_obstacle
@@ -62,16 +63,25 @@ class Request:
     kv_dtype: Choice
     target_len: int
     lora_rank: int
+    measured: tuple[Measured, ...] = ()
 
 
-def plan_on_gpus(facts: ModelFacts, spec: PlanSpec, host: Host, gpus: tuple[int, ...], *, port: int) -> ModelPlan:
+def plan_on_gpus(
+    facts: ModelFacts,
+    spec: PlanSpec,
+    host: Host,
+    gpus: tuple[int, ...],
+    *,
+    port: int,
+    measured: tuple[Measured, ...] = (),
+) -> ModelPlan:
     """Plan one model on some of a host's GPUs, using as many as make sense.
 
     Raises:
         UsageError: A value fixed by the user is impossible for this model.
         MachineError: The GPUs cannot run this engine or this kind of model at all.
     """
-    request = prepare(facts, spec, host, gpus)
+    request = replace(prepare(facts, spec, host, gpus), measured=measured)
     candidates = [
         evaluate(request, split)
         for split in splits(facts, host, gpus, tensor=spec.tensor_parallel, pipeline=spec.pipeline_parallel)
@@ -157,12 +167,34 @@ def _relax(request: Request, split: Split, setting: Setting) -> Candidate:
 
 
 def _measure(request: Request, split: Split, setting: Setting) -> Candidate:
-    memory, cache = account(request.facts, setting, request.gpu.total_gib, request.row)
+    memory, cache = account(request.facts, setting, request.gpu.total_gib, request.row, _measured(request, setting))
     needed = kv.request_bytes(cache, setting.max_model_len, setting.max_num_batched_tokens) / 2**30
     # The engine also refuses to start when less is free than the share it was told to take.
     taken = memory.budget_gib - free_at_start(request, split)
     shortfall = max(0.0, needed - memory.kv_cache_gib, taken)
     return Candidate(split, setting, memory, cache, round(shortfall, 4) if shortfall > 1e-9 else None)
+
+
+def _measured(request: Request, setting: Setting) -> Measured | None:
+    """What the same start logged before; nothing when the user states the weights."""
+    if not request.measured or setting.weights_gib is not None:
+        return None
+    key = Key(
+        model=request.spec.served_name or request.facts.name,
+        size_bytes=request.facts.size_bytes,
+        engine_version=request.spec.engine_version or DEFAULT_VERSION,
+        gpu=request.gpu.name,
+        tensor_parallel=setting.tensor_parallel,
+        pipeline_parallel=setting.pipeline_parallel,
+        dtype=setting.dtype,
+        kv_cache_dtype=setting.kv_cache_dtype,
+        quantization=request.quantization.value if request.quantization else None,
+        max_num_seqs=setting.max_num_seqs,
+        max_num_batched_tokens=setting.max_num_batched_tokens,
+        enforce_eager=setting.enforce_eager,
+        loras=len(request.spec.loras),
+    )
+    return find(request.measured, key)
 
 
 def _utilization(request: Request, split: Split) -> float:

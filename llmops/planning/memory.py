@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llmops.checkpoint.facts import ModelFacts, Share
 from llmops.planning.cache import KV_BYTES, CacheLayout, layout
+from llmops.planning.calibration import Measured
 from llmops.planning.coefficients import Coefficients
 from llmops.planning.limits import padded_vocab
 from llmops.planning.types import MemoryPlan, Term
@@ -35,13 +36,23 @@ class Setting:
     weights_gib: float | None = None
 
 
-def account(facts: ModelFacts, setting: Setting, total_gib: float, row: Coefficients) -> tuple[MemoryPlan, CacheLayout]:
-    """Add up one GPU's memory on the stage that has least left for the cache."""
+def account(
+    facts: ModelFacts, setting: Setting, total_gib: float, row: Coefficients, measured: Measured | None = None
+) -> tuple[MemoryPlan, CacheLayout]:
+    """Add up one GPU's memory on the stage that has least left for the cache.
+
+    ``measured`` replaces formulas by what the same start logged on this machine before.
+    """
     weights, weight_terms = weights_per_gpu(facts, setting)
     activation, activation_terms = activation_peak(facts, setting, row)
     non_torch = non_torch_term(setting, row)
     graphs = graphs_term(facts, setting)
     lora = lora_term(facts, setting)
+    if measured is not None:
+        weights, weight_terms = measured.weights_gib, (_logged("weights", measured.weights_gib),)
+        activation, activation_terms = measured.activation_gib, (_logged("activation", measured.activation_gib),)
+        non_torch, lora = _logged("non-torch", measured.non_torch_gib), None
+        graphs = graphs if measured.cudagraph_gib is None else _logged("CUDA graphs", measured.cudagraph_gib)
     budget = setting.utilization * total_gib
     taken = weights + activation + non_torch.value + (lora.value if lora else 0)
     if row.graphs_subtracted:
@@ -78,6 +89,10 @@ def account(facts: ModelFacts, setting: Setting, total_gib: float, row: Coeffici
         terms=terms,
     )
     return plan, cache
+
+
+def _logged(name: str, value: float) -> Term:
+    return Term(name, value, "GiB", "as the same start logged it here before", "measured on this machine")
 
 
 def weights_per_gpu(facts: ModelFacts, setting: Setting) -> tuple[float, tuple[Term, ...]]:

@@ -9,14 +9,17 @@ from llmops.checkpoint.facts import ModelFacts
 from llmops.errors import MachineError, UsageError
 from llmops.findings import Finding
 from llmops.hardware.host import Host
+from llmops.planning.calibration import Measured
 from llmops.planning.cpu import plan_on_cpu
 from llmops.planning.gpu import plan_on_gpus
 from llmops.planning.packing import pack
 from llmops.planning.types import ModelPlan, PlanSpec, ServePlan
 
 
-def plan(spec: PlanSpec, models: Sequence[ModelFacts], host: Host) -> ServePlan:
+def plan(spec: PlanSpec, models: Sequence[ModelFacts], host: Host, *, measured: tuple[Measured, ...] = ()) -> ServePlan:
     """Decide how to serve ``models`` together on ``host``.
+
+    ``measured`` are earlier starts on this machine (``calibration.load``): the same start is then planned exactly.
 
     A plan that does not fit is returned with ``ok`` False, the shortfall and remedies; it is not an exception.
 
@@ -30,20 +33,23 @@ def plan(spec: PlanSpec, models: Sequence[ModelFacts], host: Host) -> ServePlan:
         _check(facts)
     specs = [_spec_for(spec, facts) for facts in models]
     _check_names(specs, models)
-    plans = _plans(specs, list(models), host)
+    plans = _plans(specs, list(models), host, measured)
     findings = (*_about(host, plans), *(finding for one in plans for finding in _findings(one)))
     return ServePlan(tuple(plans), host.name, all(one.fits for one in plans), findings)
 
 
-def _plans(specs: list[PlanSpec], models: list[ModelFacts], host: Host) -> list[ModelPlan]:
+def _plans(
+    specs: list[PlanSpec], models: list[ModelFacts], host: Host, measured: tuple[Measured, ...]
+) -> list[ModelPlan]:
     on_gpu = [wants_gpu(facts, spec, host) for facts, spec in zip(models, specs, strict=True)]
     cpu_count = on_gpu.count(False)
     shares = pack([(facts, spec) for facts, spec, gpu in zip(models, specs, on_gpu, strict=True) if gpu], host)
     plans: list[ModelPlan] = []
-    port = specs[0].port
+    port = base = specs[0].port
     for facts, spec, gpu in zip(models, specs, on_gpu, strict=True):
+        port = spec.port if spec.port != base else port  # a model's own port; else the next free one
         if gpu:
-            one = plan_on_gpus(facts, spec, host, shares.pop(0), port=port)
+            one = plan_on_gpus(facts, spec, host, shares.pop(0), port=port, measured=measured)
         else:
             one = plan_on_cpu(facts, spec, host, port=port, memory_share=1 / cpu_count)
         plans.append(one)
