@@ -26,40 +26,46 @@ def serve(
         Path | None, typer.Argument(metavar="MODEL", help="A checkpoint directory or a .gguf file")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", metavar="FILE", help="Several models instead")
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="Several models: see docs/serve.md")
     ] = None,
     engine: Annotated[
-        Literal["auto", "llamacpp", "transformers", "vllm"], typer.Option(help="auto: by file and hardware")
+        Literal["auto", "llamacpp", "transformers", "vllm"],
+        typer.Option(metavar="ENGINE", show_default=False, help="llamacpp, transformers, vllm; default: fitting"),
     ] = "auto",
     name: Annotated[str | None, typer.Option(help="The model name that clients use")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 picks a free one")] = 8000,
     max_model_len: Annotated[int | None, typer.Option(metavar="N", help="Longest prompt plus answer, tokens")] = None,
     max_num_seqs: Annotated[int | None, typer.Option(metavar="N", help="Requests in a batch")] = None,
-    dtype: Annotated[Literal["auto", "bfloat16", "float16", "float32"], typer.Option()] = "auto",
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        typer.Option(metavar="TYPE", show_default=False, help="bfloat16, float16 or float32"),
+    ] = "auto",
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads; default: the free cores")] = None,
     kv_cache_gib: Annotated[float | None, typer.Option(metavar="GIB", help="KV cache memory on the CPU")] = None,
     gpu_memory_utilization: Annotated[float | None, typer.Option(metavar="SHARE")] = None,
     tensor_parallel: Annotated[int | None, typer.Option(metavar="N", help="GPUs that share one copy")] = None,
     lora: Annotated[list[str] | None, typer.Option(metavar="NAME=DIR", help="Adapter; repeatable; vllm")] = None,
-    max_lora_rank: Annotated[int | None, typer.Option(metavar="N")] = None,
+    max_lora_rank: Annotated[int | None, typer.Option(metavar="N", hidden=True)] = None,
     eager: Annotated[bool | None, typer.Option("--eager/--compile", help="vllm; default: eager on the CPU")] = None,
     chat_template: Annotated[Path | None, typer.Option(metavar="FILE", help="Instead of the model's own")] = None,
     engine_python: Annotated[Path | None, typer.Option(metavar="PYTHON", help="Interpreter of the engine")] = None,
     api_key_env: Annotated[str | None, typer.Option(metavar="VAR", help="Variable with the clients' key")] = None,
-    ready_timeout: Annotated[float | None, typer.Option(metavar="S", help="Default: by size and engine")] = None,
+    ready_timeout: Annotated[float | None, typer.Option(metavar="S", hidden=True)] = None,
     ready_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Written when requests can be sent")] = None,
-    heal: Annotated[bool, typer.Option("--heal/--no-heal", help="Restart with the flags a diagnosis advises")] = True,
+    heal: Annotated[
+        bool, typer.Option("--heal/--no-heal", show_default=False, help="Restart with advised flags (default)")
+    ] = True,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="The engine's output")] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Return when it answers; see llmops ps, logs, stop")] = False,
-    gateway: Annotated[Path | None, typer.Option(metavar="FILE", help="With -c: write a gateway config")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when it answers; then: llmops ps")] = False,
+    gateway: Annotated[Path | None, typer.Option(metavar="FILE", hidden=True)] = None,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
     report: opt.ReportFiles = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = 0,
 ) -> None:
-    """Serve a model over OpenAI's API until Ctrl-C; flags after -- go to the engine"""
+    """Serve a model over OpenAI's API; words after -- go to the engine"""
     from llmops import serve as package
     from llmops.cli import output
 

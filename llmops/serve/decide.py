@@ -14,7 +14,7 @@ from llmops.hardware.host import Host
 from llmops.planning.types import EngineName, ModelPlan
 from llmops.serve.choose import Choice, choose_engine
 from llmops.serve.launch import Launch, launch
-from llmops.serve.preflight import check_files, free_port
+from llmops.serve.preflight import check_files, free_port, largest_rank
 from llmops.serve.sizing import Wanted, size
 from llmops.serve.spec import ServeSpec
 
@@ -61,12 +61,15 @@ def decide_all(specs: Sequence[ServeSpec], host: Host) -> tuple[Decision, ...]:
     """
     models = []
     ports: list[int] = []
-    for spec in specs:
+    for given in specs:
+        spec = given
         facts = _facts(spec)
         choice = choose_engine(facts, spec.engine, gpus=len(host.usable_gpus))
         if spec.loras and choice.engine != "vllm":
             raise UsageError(f"the engine {choice.engine} serves no LoRA adapters", "--engine vllm")
         check_files(spec, facts)
+        if spec.loras and spec.max_lora_rank is None:
+            spec = _absolute_adapters(spec.model_copy(update={"max_lora_rank": largest_rank(spec.loras)}))
         python = interpreter(choice.engine, spec.engine_python)
         ports.append(_port(spec, ports))
         models.append((spec, facts, choice, python))
@@ -78,6 +81,11 @@ def decide_all(specs: Sequence[ServeSpec], host: Host) -> tuple[Decision, ...]:
         Decision(facts, choice, plan, python, launch(spec, facts, plan, python, port))
         for (spec, facts, choice, python), plan, port in zip(models, plans, ports, strict=True)
     )
+
+
+def _absolute_adapters(spec: ServeSpec) -> ServeSpec:
+    absolute = (lora.model_copy(update={"path": str(Path(lora.path).absolute())}) for lora in spec.loras)
+    return spec.model_copy(update={"loras": tuple(absolute)})
 
 
 def _facts(spec: ServeSpec) -> ModelFacts:

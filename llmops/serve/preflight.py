@@ -9,13 +9,14 @@ from pathlib import Path
 
 import psutil
 
-from llmops.checkpoint.facts import ModelFacts
+from llmops.checkpoint import ModelFacts, read_model
 from llmops.errors import MachineError, UsageError
+from llmops.planning.types import LoraSpec
 from llmops.serve.spec import ServeSpec
 
 
 def check_files(spec: ServeSpec, facts: ModelFacts) -> None:
-    """Refuse damaged weights, adapters and templates that are not there, and a key that is not set.
+    """Refuse damaged weights, a template that is not there, and a key that is not set.
 
     Raises:
         UsageError: One of them.
@@ -25,15 +26,29 @@ def check_files(spec: ServeSpec, facts: ModelFacts) -> None:
         raise UsageError(f"{facts.path}: {damage.message}", damage.remedy or f"llmops inspect {facts.path}")
     if not facts.complete:
         raise UsageError(f"{facts.path}: the weights are not complete", f"llmops inspect {facts.path}")
-    for lora in spec.loras:
-        if not (Path(lora.path) / "adapter_config.json").is_file():
-            raise UsageError(
-                f"--lora {lora.name}: there is no adapter in {lora.path}", "give a PEFT adapter's directory"
-            )
     if spec.chat_template is not None and not spec.chat_template.is_file():
         raise UsageError(f"--chat-template: there is no file {spec.chat_template}", "give a jinja file")
     if spec.api_key_env is not None and not os.environ.get(spec.api_key_env):
         raise UsageError(f"the variable {spec.api_key_env} is not set", f"export {spec.api_key_env}=…")
+
+
+def largest_rank(loras: tuple[LoraSpec, ...]) -> int | None:
+    """The rank that an engine must make room for; None without adapters.
+
+    Raises:
+        UsageError: One of them is no adapter, or is damaged.
+    """
+    ranks = []
+    for lora in loras:
+        path = Path(lora.path)
+        facts = read_model(path) if path.exists() else None
+        if facts is None or facts.lora is None:
+            raise UsageError(f"--lora {lora.name}: there is no adapter in {path}", "give a PEFT adapter's directory")
+        damage = next((finding for finding in facts.findings if finding.severity == "error"), None)
+        if damage is not None:
+            raise UsageError(f"--lora {lora.name}: {damage.message}", damage.remedy or f"llmops inspect {path}")
+        ranks.append(facts.lora.rank)
+    return max(ranks, default=None)
 
 
 def free_port(host: str, port: int) -> int:

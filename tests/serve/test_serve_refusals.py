@@ -89,7 +89,7 @@ def test_a_variable_that_is_not_set(llmops, tiny_llama):
 
 
 def test_more_context_than_the_model_has(llmops, tiny_llama):
-    refused(llmops("serve", tiny_llama, "--max-model-len", 1000000), 2, "--max-model-len")
+    refused(llmops("serve", tiny_llama, "--max-model-len", 1000000, "--port", 0), 2, "--max-model-len")
 
 
 def test_a_number_out_of_range(llmops, tiny_llama):
