@@ -31,7 +31,12 @@ class App:
         self.draining = False
         self.reloads: list[Any] = []
         self.max_body = int(site.config.listen.max_body_mib * 1024 * 1024)
+        self.metrics_port = site.config.listen.metrics_port
         self._web = _web(self)
+
+    def metrics_app(self) -> Any:
+        """``/metrics`` and health for a port of their own, where no key is asked for."""
+        return _web(self, own_port=True)
 
     async def serve(self, request: Request, reply: Reply) -> None:
         """Answer a hot request, from either road."""
@@ -55,7 +60,7 @@ class App:
         return [own] if self.scoreboard is None else self.scoreboard.together(own)
 
 
-def _web(app: App) -> Any:
+def _web(app: App, *, own_port: bool = False) -> Any:
     """Everything that is not hot."""
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -77,9 +82,9 @@ def _web(app: App) -> Any:
         return PlainTextResponse("ok\n")
 
     async def metrics(request: WebRequest) -> Response:
-        if app.site.config.listen.metrics_port is not None:
+        if app.site.config.listen.metrics_port is not None and not own_port:
             raise HTTPException(404)
-        refused = _not_admin(app, request)
+        refused = None if own_port else _not_admin(app, request)
         return refused or PlainTextResponse(render(app.snapshots()), media_type="text/plain; version=0.0.4")
 
     async def models(request: WebRequest) -> Response:

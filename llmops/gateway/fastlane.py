@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from llmops.gateway.app import App
 
 _NEEDED: Final = ("on_headers_complete", "on_message_complete", "on_body", "on_response_complete", "shutdown")
+# How long a connection without a request is kept open while the server ends.
+_NEW_S: Final = 0.5
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -217,6 +219,18 @@ class Lane(HttpToolsProtocol):
             self._start_asgi_task(cycle, app)
         else:
             self.idle_since = time.monotonic()
+
+    def shutdown(self) -> None:
+        """As uvicorn's; but a new connection, or one in the middle of a request, may still bring its request whole."""
+        if self._hot is not None or self.cycle is None:
+            self.loop.call_later(_NEW_S, self._close_unless_asked)
+        else:
+            super().shutdown()
+
+    def _close_unless_asked(self) -> None:
+        cycle: Any = self.cycle
+        if self._hot is None and (cycle is None or cycle.response_complete):
+            self.transport.close()
 
     def close_if_idle(self, before: float) -> None:
         """Close a connection whose last answer was over before a time; one that never asked counts from its start."""

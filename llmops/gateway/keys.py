@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llmops.errors import AccessError
 from llmops.gateway.config import Gateway, Key, allows
-from llmops.gateway.limits import Limiter
+from llmops.gateway.limits import Limiter, LimiterMaker
 from llmops.gateway.refusal import Refusal
 
 
@@ -31,8 +31,8 @@ class Caller:
 class Keyring:
     """Finds the caller of a request. Without keys everyone is the same caller (and ``refuse_open`` keeps strangers out)."""
 
-    def __init__(self, config: Gateway) -> None:
-        self._by_digest = {_digest_of(key): _caller(key) for key in config.keys}
+    def __init__(self, config: Gateway, limiter: LimiterMaker) -> None:
+        self._by_digest = {_digest_of(key): _caller(key, limiter) for key in config.keys}
         self._anyone = Caller("anyone", "default", ("*",), admin=True, limiter=None)
 
     def identify(self, authorization: bytes | None, api_key: bytes | None) -> Caller:
@@ -85,5 +85,6 @@ def _digest_of(key: Key) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _caller(key: Key) -> Caller:
-    return Caller(key.name, key.tenant, key.models, key.admin, Limiter(key.limits) if key.limits.any else None)
+def _caller(key: Key, limiter: LimiterMaker) -> Caller:
+    limits = limiter(key.limits, f"key {key.name}") if key.limits.any else None
+    return Caller(key.name, key.tenant, key.models, key.admin, limits)

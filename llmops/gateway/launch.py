@@ -36,7 +36,9 @@ def run(spec: RunSpec, progress: Progress) -> ServedReport:
     """
     config = settle(spec)
     if config.listen.workers > 1:
-        raise UsageError("workers: one for now")
+        from llmops.gateway.workers import run_workers
+
+        return run_workers(config, spec, progress)
     from llmops.gateway.server import run_gateway
 
     return run_gateway(config, progress, source=spec.config)

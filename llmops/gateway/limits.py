@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmops.gateway.config import Limits
@@ -24,6 +25,14 @@ class Bucket:
         self._level = min(self.capacity, self._level + (now - self._when) * self.capacity / 60)
         self._when = now
         return self._level
+
+    def set(self, level: float, when: float) -> None:
+        """Take over a state from elsewhere."""
+        self._level, self._when = level, when
+
+    def state(self) -> tuple[float, float]:
+        """(level, time)."""
+        return self._level, self._when
 
     def take(self, amount: float, now: float) -> bool:
         """Take all of ``amount`` or nothing. What is more than the whole bucket passes when the bucket is full."""
@@ -49,6 +58,9 @@ class Exceeded:
     limit: str
     size: int
     wait_s: float
+
+
+LimiterMaker = Callable[[Limits, str], "Limiter"]
 
 
 class Limiter:

@@ -39,8 +39,26 @@ class Scoreboard:
                     snapshots.append(msgspec.json.decode(path.read_bytes()))
         return snapshots
 
+    async def watch_reload(self, reload: Callable[[], None]) -> None:
+        """Call ``reload`` whenever the supervisor renews the stamp."""
+        stamp = self._directory / "reload"
+        seen = _read(stamp)
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            now = _read(stamp)
+            if now != seen:
+                seen = now
+                reload()
+
     async def keep_writing(self, snapshot: Callable[[], dict[str, Any]]) -> None:
         """Write for ever."""
         while True:
             self.write(snapshot())
             await asyncio.sleep(_EVERY_S)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

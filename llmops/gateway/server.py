@@ -9,12 +9,13 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
+import uvloop
 
 from llmops.errors import LlmopsError, MachineError
 from llmops.findings import Finding
@@ -23,6 +24,7 @@ from llmops.gateway.config import Gateway
 from llmops.gateway.fastlane import Lane, fits
 from llmops.gateway.scoreboard import Scoreboard
 from llmops.gateway.site import Site
+from llmops.gateway.state.shared_limits import SharedState
 
 if TYPE_CHECKING:
     from llmops.progress import Progress
@@ -93,6 +95,24 @@ class _Server(uvicorn.Server):
             for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(each)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but connections that the kernel has taken and nobody accepted yet are accepted first.
+
+        Closing a listening socket resets them, although their callers may have sent a whole request.
+        """
+        loop = asyncio.get_running_loop()
+        for sock in sockets or []:
+            with contextlib.suppress(BlockingIOError, InterruptedError):
+                while True:
+                    await loop.connect_accepted_socket(self._protocol, sock.accept()[0])
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn's own factory
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
     def drain(self) -> None:
         """Say "not ready", close each connection after its answer, take what is already on its way, then shut down."""
         if self._app.draining:
@@ -102,66 +122,87 @@ class _Server(uvicorn.Server):
         asyncio.get_running_loop().call_later(_GRACE_S, setattr, self, "should_exit", True)
 
 
-def run_gateway(
-    config: Gateway,
-    progress: Progress,
-    *,
-    source: Path | None = None,
-    sock: socket.socket | None = None,
-    scoreboard: Scoreboard | None = None,
-) -> ServedReport:
-    """Serve until a signal; returns when every accepted request has been answered.
+def run_gateway(config: Gateway, progress: Progress, source: Path | None = None) -> ServedReport:
+    """Serve in this process until a signal; returns when every accepted request has been answered.
 
     Args:
         config: What to run.
         progress: Told when it is ready.
         source: The config's file, read again on SIGHUP.
-        sock: A listening socket, when the caller has made it.
-        scoreboard: Where workers put their counters.
 
     Raises:
         MachineError: The port is taken.
         AccessError: A key that the config names is not there.
     """
-    sock = sock or listen(config.listen.host, config.listen.port)
-    import uvloop
-
-    served: ServedReport = uvloop.run(_serve(config, progress, source, sock, scoreboard))
+    sock = listen(config.listen.host, config.listen.port)
+    served: ServedReport = uvloop.run(_serve(App(Site(config)), progress, source, sock))
     return served
 
 
-async def _serve(
-    config: Gateway, progress: Progress, source: Path | None, sock: socket.socket, scoreboard: Scoreboard | None
-) -> ServedReport:
-    app = App(Site(config), scoreboard)
+@dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """Which worker this is, counted over restarts too, and the directory that the workers share."""
+
+    index: int
+    generation: int
+    directory: Path
+
+
+def run_worker(config: Gateway, progress: Progress, source: Path | None, place: WorkerPlace) -> ServedReport:
+    """Serve as one of several workers, which share a port, their counters and their limits."""
+    sock = listen(config.listen.host, config.listen.port, shared=True)
+    site = Site(config, shared=SharedState(place.directory / "limits.map", place.index))
+    app = App(site, Scoreboard(place.directory, f"{place.index}-{place.generation}"))
+    if place.index:  # the first one answers on the metrics port, for all
+        app.metrics_port = None
+    served: ServedReport = uvloop.run(_serve(app, progress, source, sock))
+    return served
+
+
+async def _serve(app: App, progress: Progress, source: Path | None, sock: socket.socket) -> ServedReport:
     began = time.monotonic()
     await app.site.start()
-    tasks = await _side_tasks(app)
-    server = _Server(_uvicorn_config(app), app, _reloader(app, source) if source else None)
+    reload = _reloader(app, source) if source else None
+    server = _Server(_uvicorn_config(app), app, reload)
+    tasks = [asyncio.create_task(each) for each in _side_work(app, server, reload)]
     url = _url(sock)
     progress.phase(f"gateway ready on {url}")
+    gc.collect()
     gc.freeze()  # what is alive now stays: the collector need not walk it
-    tasks.append(asyncio.get_running_loop().create_task(_close_idle(server)))
     try:
         await server.serve(sockets=[sock])
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await app.site.stop()
-        if scoreboard is not None:
-            scoreboard.write(app.site.metrics.snapshot())
+        if app.scoreboard is not None:
+            app.scoreboard.write(app.site.metrics.snapshot())
     requests = sum(sum(stats.statuses.values()) for stats in app.site.metrics.models.values())
     return ServedReport(url, requests, time.monotonic() - began)
 
 
-async def _side_tasks(app: App) -> list[asyncio.Task[Any]]:
-    loop = asyncio.get_running_loop()
-    tasks: list[asyncio.Task[Any]] = []
+def _side_work(
+    app: App, server: uvicorn.Server, reload: Callable[[], None] | None
+) -> Iterator[Coroutine[Any, Any, None]]:
+    """What runs beside the requests."""
+    yield _close_idle(server)
+    if app.metrics_port is not None:
+        yield _serve_metrics(app, listen(app.site.config.listen.metrics_host, app.metrics_port))
     if app.scoreboard is not None:
-        tasks.append(
-            loop.create_task(app.scoreboard.keep_writing(lambda: app.site.metrics.snapshot(app.site.gauges())))
-        )
-    return tasks
+        yield app.scoreboard.keep_writing(lambda: app.site.metrics.snapshot(app.site.gauges()))
+        if reload is not None:
+            yield app.scoreboard.watch_reload(reload)
+
+
+async def _serve_metrics(app: App, sock: socket.socket) -> None:
+    """``/metrics`` and health on a port of their own."""
+    config = uvicorn.Config(
+        app.metrics_app(), loop="none", lifespan="off", log_config=None, access_log=False, ws="none", http="httptools"
+    )
+    server = _Server(config, app, None)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # the main server has the signals
+    await server.serve(sockets=[sock])
 
 
 async def _close_idle(server: uvicorn.Server) -> None:
@@ -200,7 +241,7 @@ def _reloader(app: App, source: Path) -> Callable[[], None]:
         from llmops.gateway.config import load
 
         try:
-            fresh = Site(load(source), app.site.metrics)
+            fresh = Site(load(source), app.site.metrics, app.site.shared)
         except LlmopsError as error:
             _log.error("the config was not reloaded: %s", error.message)
             return

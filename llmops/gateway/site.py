@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from llmops.gateway.access_log import AccessLog
 from llmops.gateway.batching import Batcher
 from llmops.gateway.cache.exact import ExactCache, MemoryStore
-from llmops.gateway.config import Gateway
+from llmops.gateway.config import Gateway, Limits
 from llmops.gateway.config import Target as TargetForm
 from llmops.gateway.keys import Keyring
+from llmops.gateway.limits import Limiter, LimiterMaker
 from llmops.gateway.metrics import Metrics
 from llmops.gateway.resilience import RetryBudget
 from llmops.gateway.routing import build
@@ -21,6 +22,7 @@ from llmops.prices import Charge, PriceBook, PriceSheet, price_book
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
+    from llmops.gateway.state.shared_limits import SharedState
 
 
 class Site:
@@ -31,10 +33,12 @@ class Site:
         UsageError: The prices file is wrong.
     """
 
-    def __init__(self, config: Gateway, metrics: Metrics | None = None) -> None:
+    def __init__(self, config: Gateway, metrics: Metrics | None = None, shared: SharedState | None = None) -> None:
         self.config = config
         self.metrics = metrics or Metrics()
-        self.keyring = Keyring(config)
+        self.shared = shared
+        self._limiter: LimiterMaker = shared.limiter if shared is not None else _own_limiter
+        self.keyring = Keyring(config, self._limiter)
         self.providers = {name: Provider(name, form) for name, form in config.providers.items()}
         for name, provider in self.providers.items():
             if provider.form.batching is not None:
@@ -52,7 +56,9 @@ class Site:
         """One target for each distinct form, so that two routes share its breakers and limits."""
         target = self.targets.get(form)
         if target is None:
-            target = self.targets[form] = Target(form, self.providers[form.provider], self.config.breaker)
+            target = self.targets[form] = Target(
+                form, self.providers[form.provider], self.config.breaker, self._limiter
+            )
         return target
 
     def charge(self, call: Call) -> Charge | None:
@@ -117,6 +123,10 @@ class Site:
             "llm_pool_connections": {name: float(state[0]) for name, state in states.items()},
             "llm_pool_waiting": {name: float(state[1]) for name, state in states.items()},
         }
+
+
+def _own_limiter(form: Limits, _name: str) -> Limiter:
+    return Limiter(form)
 
 
 def _cache(config: Gateway) -> ExactCache | None:

@@ -14,7 +14,7 @@ from llmops.gateway.config import Target as TargetForm
 from llmops.gateway.config import is_loopback
 from llmops.gateway.exchange import Exchange
 from llmops.gateway.keys import read_secret
-from llmops.gateway.limits import Limiter
+from llmops.gateway.limits import LimiterMaker
 from llmops.gateway.resilience import KINDS, Breaker, Failure, FailureKind
 from llmops.gateway.upstream import Pool, PoolOptions
 from llmops.http1 import Limits, Origin, Timeouts, request_head
@@ -141,14 +141,14 @@ class Target:
         "sheet_until",
     )
 
-    def __init__(self, form: TargetForm, provider: Provider, breaker: BreakerForm) -> None:
+    def __init__(self, form: TargetForm, provider: Provider, breaker: BreakerForm, limiter: LimiterMaker) -> None:
         self.form = form
         self.provider = provider
         self.model = form.model
         self.name = f"{provider.name}/{form.model}" if form.model else provider.name
         self.conditional = form.when != type(form.when)()
         self.breakers: dict[FailureKind, Breaker] = {kind: Breaker(breaker) for kind in KINDS}
-        self.limiter = Limiter(form.limits) if form.limits.any else None
+        self.limiter = limiter(form.limits, f"target {self.name}") if form.limits.any else None
         self.in_flight = 0
         self.latency_s = 0.0
         self.sheet: PriceSheet | str = ""  # the price of ``model``, kept until the next minute begins
