@@ -26,7 +26,7 @@ def quantize(
     samples: Annotated[int, typer.Option(help="Rows of calibration text")] = 128,
     seq_len: Annotated[int, typer.Option(help="Tokens of a row")] = 512,
     seed: Annotated[int, typer.Option(help="Order of the text")] = 0,
-    engine: Annotated[str, typer.Option(help="gptqmodel bitsandbytes llmcompressor")] = "auto",
+    engine: Annotated[str, typer.Option(help="Library that does it")] = "auto",
     engine_python: Annotated[Path | None, typer.Option(metavar="FILE", help="Interpreter of the engine")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:N")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from llmops.findings import Finding
 from llmops.progress import Progress
 from llmops.quantize import child
 from llmops.quantize.gate import Quality
@@ -80,6 +81,15 @@ def compare(base: Path, model: Path, how: Comparing, *, work: Path, progress: Pr
         peak_rss_bytes=result["peak_rss_bytes"],
         versions=tuple(sorted(result["versions"].items())),
     )
+
+
+def shortage(spec: GateSpec, comparison: Comparison) -> tuple[Finding, ...]:
+    """A note when the text had fewer chunks than were asked for."""
+    had = int(dict(comparison.conditions)["chunks"])
+    if had >= spec.chunks:
+        return ()
+    text = f"the held-out text gives {had} chunks of {spec.chunk_tokens} tokens, not {spec.chunks}"
+    return (Finding("evaluation-short", "note", text, "give a longer --eval-text for smaller errors"),)
 
 
 def _quality(metrics: Mapping[str, Any]) -> Quality:

@@ -10,7 +10,7 @@ from llmops.errors import UsageError
 from llmops.hardware.detect import detect
 from llmops.progress import Progress
 from llmops.quantize import options
-from llmops.quantize.compare import Comparing, compare
+from llmops.quantize.compare import Comparing, compare, shortage
 from llmops.quantize.gate import judge, thresholds
 from llmops.quantize.material import evaluation_text
 from llmops.quantize.methods import ENGINES, Engine
@@ -60,7 +60,7 @@ def evaluate(spec: EvaluateSpec, progress: Progress) -> EvaluateReport:
     gate, findings = judge(measured.quality, thresholds(spec.quality, bits))
     return EvaluateReport(
         ok=gate.passed is True,
-        findings=findings,
+        findings=(*findings, *shortage(spec.quality, measured)),
         model=spec.model,
         against=spec.against,
         bits=bits,

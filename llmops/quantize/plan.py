@@ -17,7 +17,7 @@ from llmops.quantize.material import TextFacts
 from llmops.quantize.methods import ENGINES, METHODS, Engine, default_method
 from llmops.quantize.refusals import raise_first
 from llmops.quantize.runtime import Runtime
-from llmops.quantize.spec import QuantizeSpec
+from llmops.quantize.spec import GateSpec, QuantizeSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class QuantizePlan:
     text: TextFacts | None
     eval_text: TextFacts | None
     limits: Thresholds | None
+    quality: GateSpec
     need: Estimate
     findings: tuple[Finding, ...]
     ok: bool = True
@@ -185,6 +186,7 @@ def plan_quantize(spec: QuantizeSpec, facts: ModelFacts, materials: Materials) -
         seed=spec.seed,
         text=text,
         eval_text=materials.eval_text,
+        quality=spec.quality,
         limits=thresholds(spec.quality, bits) if spec.gate else None,
         need=need,
         findings=preflight.warnings(spec, method, group, text, host),

@@ -16,7 +16,7 @@ from llmops.errors import OutsideError
 from llmops.hardware.detect import detect
 from llmops.progress import Progress
 from llmops.quantize import card, child, options, preflight
-from llmops.quantize.compare import Comparing, compare
+from llmops.quantize.compare import Comparing, compare, shortage
 from llmops.quantize.gate import Gate, judge
 from llmops.quantize.material import calibration_text, evaluation_text
 from llmops.quantize.methods import ENGINES, METHODS
@@ -174,7 +174,7 @@ def _report(
     gate, findings = Gate(None, None), plan.findings
     if comparison is not None and plan.limits is not None:
         gate, judged = judge(comparison.quality, plan.limits)
-        findings = (*judged, *findings)
+        findings = (*judged, *findings, *shortage(plan.quality, comparison))
     text = plan.text
     return QuantizeReport(
         ok=gate.passed is not False,
