@@ -6,6 +6,7 @@ would make other plans worse.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,12 @@ def measurement(key: Key, boot: BootMemory) -> Measured | None:
     if boot.weights_gib is None or boot.activation_gib is None or boot.non_torch_gib is None:
         return None
     return Measured(key, boot.weights_gib, boot.activation_gib, boot.non_torch_gib, boot.cudagraph_gib)
+
+
+def default_path() -> Path:
+    """Where this machine's measurements are kept: below XDG_STATE_HOME."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "llmops" / "calibration.jsonl"
 
 
 def load(path: Path) -> tuple[Measured, ...]:

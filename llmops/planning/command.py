@@ -13,6 +13,7 @@ from llmops.checkpoint.reader import read_model
 from llmops.errors import UsageError
 from llmops.findings import Finding
 from llmops.hardware.report import choose_host
+from llmops.planning import calibration
 from llmops.planning.plan import plan
 from llmops.planning.types import LoraSpec, PlanSpec, ServePlan
 
@@ -66,7 +67,9 @@ def make_plan(
     rank = max((_rank(adapter) for adapter in adapters), default=None)
     spec = make_spec({**options, "loras": adapters, "max_lora_rank": rank})
     facts = [read_model(path) for path in models]
-    return PlanReport(plan(spec, facts, choose_host(host_file, gpu)), explain)
+    host = choose_host(host_file, gpu)
+    measured = calibration.load(calibration.default_path()) if host.source == "detected" else ()
+    return PlanReport(plan(spec, facts, host, measured=measured), explain)
 
 
 def make_spec(options: dict[str, Any]) -> PlanSpec:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from llmops.checkpoint.facts import ModelFacts
 from llmops.errors import MachineError
 from llmops.hardware.host import Host
-from llmops.planning.gpu import Request, evaluate, prepare
+from llmops.planning.candidates import Request, evaluate, prepare
 from llmops.planning.parallel import Split, splits
 from llmops.planning.types import PlanSpec
 

@@ -11,7 +11,7 @@ from llmops.planning.memory import account
 from llmops.planning.parallel import tensor_parallel_obstacle
 
 if TYPE_CHECKING:
-    from llmops.planning.gpu import Candidate, Request
+    from llmops.planning.candidates import Candidate, Request
 
 
 def remedies_for(request: Request, best: Candidate) -> tuple[str, ...]:
