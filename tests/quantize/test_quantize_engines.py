@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,6 +73,32 @@ def test_same_input_seed_and_threads_give_the_same_bytes(llmops, gptq, tiny_llam
     assert again.code == 0, again.stderr
     assert again.json["data"]["weights_sha256"] == gptq[0].json["data"]["weights_sha256"]
     assert again.json["data"]["gate"]["passed"] is None
+
+
+def test_a_checkpoint_of_autogptq_loads(llmops, gptq, tiny_llama, tmp_path):
+    """auto-gptq wrote the same tensors with fewer words about them."""
+    model = tmp_path / "old"
+    shutil.copytree(gptq[1], model)
+    (model / "quantize_config.json").unlink()
+    config = json.loads((model / "config.json").read_text())
+    config["quantization_config"] = {
+        "bits": 4,
+        "group_size": 32,
+        "damp_percent": 0.01,
+        "desc_act": False,
+        "static_groups": False,
+        "sym": True,
+        "true_sequential": True,
+        "model_name_or_path": None,
+        "model_file_base_name": "model",
+        "quant_method": "gptq",
+    }
+    (model / "config.json").write_text(json.dumps(config))
+    result = llmops("evaluate", model, "--against", tiny_llama, *SMALL_GATE, "--threads", "1", "--json")
+    assert result.code == 0, result.stderr
+    assert result.json["data"]["bits"] == 4
+    now, then = result.json["data"]["quality"], gptq[0].json["data"]["quality"]
+    assert now["kl_mean"] == pytest.approx(then["kl_mean"], rel=1e-6)
 
 
 def test_a_bad_result_is_kept_apart_and_exits_with_one(llmops, tiny_llama, tmp_path):
