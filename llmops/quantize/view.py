@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from llmops.findings import Finding
 from llmops.quantize.gate import Gate
 from llmops.quantize.plan import QuantizePlan
 from llmops.quantize.report import Comparison, EvaluateReport, QuantizeReport
-from llmops.report.document import Block, Code, Document, Facts, Heading, Table, Text
+from llmops.report.document import Block, Code, Document, Facts, Heading, Table, Text, Tone
 from llmops.units import format_duration, format_size
 
 
@@ -44,7 +45,7 @@ def plan_view(plan: QuantizePlan) -> Document:
             )
         )
     rows.append(("Output", str(plan.out)))
-    notes = tuple(Text(f.message + (f": {f.remedy}" if f.remedy else ""), "warn") for f in plan.findings)
+    notes = finding_texts(plan.findings)
     return Document(
         f"Plan: quantise {plan.model}", (Facts(tuple(rows)), *notes), Text("Nothing was done: this is a plan")
     )
@@ -65,11 +66,7 @@ def view(report: QuantizePlan | QuantizeReport) -> Document:
             ("Output", str(report.out)),
         )
     )
-    notes = tuple(
-        Text(f.message + (f": {f.remedy}" if f.remedy else ""), "warn" if f.severity == "warning" else "dim")
-        for f in report.findings
-        if f.severity in ("warning", "note")
-    )
+    notes = finding_texts(report.findings)
     quality = () if report.comparison is None else quality_blocks(report.comparison, report.gate)
     serve: tuple[Block, ...] = (Heading("Serve it"), Code(report.serve_command)) if report.ok else ()
     return Document(
@@ -80,7 +77,8 @@ def view(report: QuantizePlan | QuantizeReport) -> Document:
 def evaluate_view(report: EvaluateReport) -> Document:
     """A comparison."""
     title = f"{report.model} against {report.against}"
-    return Document(title, quality_blocks(report.comparison, report.gate), _verdict(report.gate, report.model))
+    blocks = (*quality_blocks(report.comparison, report.gate), *finding_texts(report.findings))
+    return Document(title, blocks, _verdict(report.gate, report.model))
 
 
 def quality_blocks(comparison: Comparison, gate: Gate) -> tuple[Block, ...]:
@@ -126,6 +124,17 @@ def quality_blocks(comparison: Comparison, gate: Gate) -> tuple[Block, ...]:
             )
         )
     return tuple(blocks)
+
+
+def finding_texts(findings: tuple[Finding, ...]) -> tuple[Text, ...]:
+    """What failed and what to know, worst first, each with its remedy."""
+    tones: tuple[tuple[str, Tone], ...] = (("error", "bad"), ("warning", "warn"), ("note", "dim"))
+    return tuple(
+        Text(finding.message + (f": {finding.remedy}" if finding.remedy else ""), tone)
+        for severity, tone in tones
+        for finding in findings
+        if finding.severity == severity
+    )
 
 
 def _method(of: QuantizePlan | QuantizeReport) -> str:
