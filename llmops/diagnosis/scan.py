@@ -96,10 +96,11 @@ def scan(name: str, number: int, file: BinaryIO, vocabulary: Vocabulary) -> Scan
     clocks = _Clocks()
     repeats = _Repeats()
     for block in blocks(file):
+        plain = _without_colour(block)
         if size < SMALL:
-            piece = _Piece(block.data, block.context, _Lines(block.data, block.line).number)
+            piece = _Piece(plain.data, block.data, plain.context, _Lines(plain.data, plain.line).number)
         else:
-            piece = repeats.without(block)
+            piece = repeats.without(plain, block.data)
         _scan_block(piece, number, vocabulary, counts, result)
         clocks.feed(block.data)
         size += len(block.data) - block.context
@@ -148,7 +149,7 @@ class _Repeats:
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}
 
-    def without(self, block: Block) -> _Piece:
+    def without(self, block: Block, raw: bytes) -> _Piece:
         """The lines that are worth reading, and the number of the line at an offset in them."""
         kept, starts, numbers, length = [], [], [], 0
         seen = self._seen
@@ -164,24 +165,24 @@ class _Repeats:
             starts.append(length)
             numbers.append(number)
             length += len(line) + 1
-        return _Piece(b"\n".join(kept), 0, lambda offset: numbers[max(0, bisect.bisect_right(starts, offset) - 1)])
+        return _Piece(b"\n".join(kept), raw, 0, lambda offset: numbers[max(0, bisect.bisect_right(starts, offset) - 1)])
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Text to search: its first ``context`` bytes were searched before; ``line_of`` numbers the line at an offset."""
+    """Text to search, without colour codes, and as the file has it.
+
+    Its first ``context`` bytes were searched before; ``line_of`` numbers the line at an offset in it.
+    """
 
     data: bytes
+    raw: bytes
     context: int
     line_of: Callable[[int], int]
 
 
 def _scan_block(piece: _Piece, number: int, vocabulary: Vocabulary, counts: dict[str, int], into: Scanned) -> None:
-    raw, context = piece.data, piece.context
-    data = raw
-    if b"\x1b" in raw:
-        data = _ANSI.sub(b"", raw)
-        context = len(_ANSI.sub(b"", raw[:context]))
+    data, raw, context = piece.data, piece.raw, piece.context
     haystack = unify(_unescaped(data))
     for phrase in vocabulary.possible(haystack):
         if counts.get(phrase.text, 0) >= MOST_HITS:
@@ -201,6 +202,13 @@ def _scan_block(piece: _Piece, number: int, vocabulary: Vocabulary, counts: dict
             shown = _in_raw(_shown(text, start - line_start), raw)
             level = noise.level(text[:2000].decode("utf-8", "replace"))
             into.hits.append(Hit(phrase.text, number, piece.line_of(start), shown, values, level=level))
+
+
+def _without_colour(block: Block) -> Block:
+    if b"\x1b" not in block.data:
+        return block
+    head = _ANSI.sub(b"", block.data[: block.context])
+    return Block(head + _ANSI.sub(b"", block.data[block.context :]), block.line, len(head))
 
 
 def _unescaped(data: bytes) -> bytes:
@@ -313,8 +321,9 @@ def _scan_unwrapped(data: bytes, number: int, vocabulary: Vocabulary, into: Scan
             seen.add((phrase.text, line))
             values = {k: joined[a:b].decode("utf-8", "replace") for k, (a, b) in spans.items()}
             raw = raws[line - 1]
-            level = noise.level(raw[:2000].decode("utf-8", "replace"))
-            into.hits.append(Hit(phrase.text, number, line, _in_raw(_shown(raw, 0), raw), values, level=level))
+            plain = _ANSI.sub(b"", raw)
+            level = noise.level(plain[:2000].decode("utf-8", "replace"))
+            into.hits.append(Hit(phrase.text, number, line, _in_raw(_shown(plain, 0), raw), values, level=level))
 
 
 def _wrap_width(raws: list[bytes]) -> int:

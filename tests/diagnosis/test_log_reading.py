@@ -93,6 +93,16 @@ def test_far_apart_blocks_keep_their_line_numbers():
     assert scanned.lines == 120_001
 
 
+@pytest.mark.parametrize("lines", [200, 60_000])
+def test_colours_do_not_move_line_numbers(lines):
+    filler = "".join(f"\x1b[36m(Worker pid={n})\x1b[0m INFO step {n}\n" for n in range(lines))
+    text = filler + "\x1b[31mERROR\x1b[0m torch.\x1b[1mOutOfMemoryError\x1b[0m: CUDA out of memory. Tried\n" + filler
+    diagnosis = diagnose_text("log", text)
+    assert {evidence.line for evidence in diagnosis.top.evidence} == {lines + 1}
+    assert all(evidence.text in text.split("\n")[lines] for evidence in diagnosis.top.evidence)
+    assert "\x1b" not in diagnosis.top.evidence[0].text
+
+
 def test_a_message_cut_by_a_block_is_found():
     for shift in range(0, 120, 7):
         data = b"." * (2**18 - 60 + shift) + b" " + OOM.encode() + b"\nend\n"
