@@ -148,9 +148,12 @@ def _anthropic_model(name: str) -> dict[str, Any]:
 def _caller(app: App, request: WebRequest) -> Caller:
     headers = request.headers
     authorization, api_key = headers.get("authorization"), headers.get("x-api-key")
-    return app.site.keyring.identify(
+    caller = app.site.keyring.identify(
         authorization.encode("latin-1") if authorization else None, api_key.encode("latin-1") if api_key else None
     )
+    if caller is None:  # a token whose issuer's keys are not here yet; a chat request fetches them
+        raise Refusal(503, "tokens cannot be checked at this moment", code="identity_unavailable", retry_after_s=1)
+    return caller
 
 
 def _not_admin(app: App, request: WebRequest) -> Response | None:

@@ -14,6 +14,7 @@ from llmops.prices import Charge, Usage
 
 if TYPE_CHECKING:
     from llmops.gateway.keys import Caller
+    from llmops.gateway.money import Reservation
     from llmops.gateway.site import Site
     from llmops.gateway.targets import Target
 
@@ -47,6 +48,8 @@ class Call:
     waited_ns = 0
     upstream_id = b""
     flight: bytes | None = None
+    guarded = ""
+    reservation: Reservation | None = None
     capture: list[bytes] | None = None
 
     def __init__(self, site: Site, request: Request, reply: Reply) -> None:
@@ -81,6 +84,8 @@ class Call:
             lines += f"x-llmops-cost-usd: {cost}\r\n"
             if charge.source:
                 lines += f"x-llmops-price-source: {charge.source}\r\n"
+        if self.guarded:
+            lines += f"x-llmops-guard: {self.guarded}\r\n"
         if self.dropped:
             lines += f"x-llmops-dropped: {', '.join(self.dropped)}\r\n"
         raw = lines.encode("latin-1", "replace")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -10,6 +9,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmops.errors import AccessError, UsageError
+from llmops.gateway.access.config import AccessConfig
+from llmops.gateway.guard.config import GuardConfig
+from llmops.gateway.money.config import MoneyConfig
 from llmops.http1 import Origin
 from llmops.recipes import Yaml, load_yaml, validate
 
@@ -100,6 +102,7 @@ class Provider(Form):
     base_url: str
     key_env: str | None = None
     key_file: Path | None = None
+    key_vault: str | None = None
     forward_key: bool = False
     local: bool = False
     prices_as: str | None = None
@@ -119,8 +122,8 @@ class Provider(Form):
     @model_validator(mode="after")
     def _sound(self) -> Self:
         Origin.of(self.base_url)
-        if self.key_env is not None and self.key_file is not None:
-            raise ValueError("give key_env or key_file, not both")
+        if sum(each is not None for each in (self.key_env, self.key_file, self.key_vault)) > 1:
+            raise ValueError("give one of key_env, key_file and key_vault")
         return self
 
 
@@ -207,6 +210,9 @@ class Gateway(Form):
     prices: Path | None = None
     access_log: Path | Literal["stderr"] | None = None
     cost_comment: bool = False
+    access: AccessConfig | None = None
+    money: MoneyConfig | None = None
+    guard: GuardConfig | None = None
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -259,7 +265,8 @@ def refuse_open(config: Gateway, document: Yaml | None = None) -> None:
     Raises:
         AccessError: Not bound to this machine only, and no keys.
     """
-    if config.keys or is_loopback(config.listen.host):
+    guarded = config.keys or (config.access is not None and (config.access.callers or config.access.jwt))
+    if guarded or is_loopback(config.listen.host):
         return
     where = f"{document.file}:{document.line(('listen', 'host'))}: " if document else ""
     raise AccessError(
@@ -278,11 +285,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def allows(patterns: tuple[str, ...], model: str) -> bool:
-    """Whether one of the shell patterns covers a model."""
-    return any(pattern == "*" or fnmatch.fnmatchcase(model, pattern) for pattern in patterns)
-
-
 def _relative_to(config: Gateway, directory: Path) -> Gateway:
     """Paths in a config are relative to it."""
     changes: dict[str, object] = {}
@@ -290,4 +292,11 @@ def _relative_to(config: Gateway, directory: Path) -> Gateway:
         changes["prices"] = directory / config.prices
     if isinstance(config.access_log, Path) and not config.access_log.is_absolute():
         changes["access_log"] = directory / config.access_log
+    if config.money is not None and not config.money.directory.is_absolute():
+        changes["money"] = config.money.model_copy(update={"directory": directory / config.money.directory})
+    if config.access is not None:
+        names = ("callers", "vault")
+        paths = {name: getattr(config.access, name) for name in names}
+        moved = {name: directory / path for name, path in paths.items() if path is not None and not path.is_absolute()}
+        changes["access"] = config.access.model_copy(update=moved)
     return config.model_copy(update=changes)

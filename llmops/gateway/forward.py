@@ -14,6 +14,7 @@ from llmops.gateway.exchange import Exchange
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.resilience import Failure, FailureKind, backoff_s, parse_retry_after
 from llmops.gateway.routing import order
+from llmops.gateway.spending import reserve
 from llmops.gateway.upstream import PoolFullError
 from llmops.http1 import TransferError
 from llmops.prices import Usage
@@ -110,9 +111,11 @@ async def _attempt(call: Call, target: Target, deadline_ns: int, *, first_choice
     """
     codec = codec_for(call.request.surface, target.provider)
     metrics = call.site.metrics
+    call.model_sent = target.model or call.ask.model
+    if call.site.account is not None:
+        reserve(call, target)
     call.attempts += 1
     call.target = target
-    call.model_sent = target.model or call.ask.model
     metrics.count("llm_upstream_attempts_total", target.name)
     if call.attempts > 1:
         metrics.count("llm_retries_total", target.name)

@@ -1,58 +1,118 @@
-"""Callers by a static list of keys. Only digests are kept."""
+"""Callers: the keys of the config, of which only digests are kept, and what ``access/`` knows beside them."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmops.errors import AccessError
-from llmops.gateway.config import Gateway, Key, allows
+from llmops.gateway.access import ANONYMOUS, Access, CallerLimits, Denied, Identity, Scopes, pick_credential
+from llmops.gateway.config import Gateway, Key, Limits
 from llmops.gateway.limits import Limiter, LimiterMaker
 from llmops.gateway.refusal import Refusal
+
+_log = logging.getLogger("llmops.gateway")
+_MAX_CALLERS = 10_000
 
 
 @dataclass(slots=True, eq=False)
 class Caller:
     """Who asks, and what that one may."""
 
-    name: str
-    tenant: str
-    models: tuple[str, ...]
-    admin: bool
+    identity: Identity
     limiter: Limiter | None
+    admin: bool
+
+    @property
+    def name(self) -> str:
+        """The stable name of its key."""
+        return self.identity.key
+
+    @property
+    def tenant(self) -> str:
+        """Whose caches and budgets these are."""
+        return self.identity.tenant
 
     def may_use(self, model: str) -> bool:
         """Whether this caller may ask for a model."""
-        return self.models == ("*",) or allows(self.models, model)
+        return self.identity.scopes.allows_model(model)
 
 
 class Keyring:
     """Finds the caller of a request. Without keys everyone is the same caller (and ``refuse_open`` keeps strangers out)."""
 
     def __init__(self, config: Gateway, limiter: LimiterMaker) -> None:
-        self._by_digest = {_digest_of(key): _caller(key, limiter) for key in config.keys}
-        self._anyone = Caller("anyone", "default", ("*",), admin=True, limiter=None)
+        self._limiter = limiter
+        static = {_digest_of(key): _identity(key) for key in config.keys}
+        self.access = Access(config.access, static) if config.access is not None else None
+        self._callers: dict[str, Caller] = {}
+        self._by_digest = {digest: self._caller(identity) for digest, identity in static.items()}
+        self._anyone = Caller(ANONYMOUS, None, admin=True)
 
-    def identify(self, authorization: bytes | None, api_key: bytes | None) -> Caller:
-        """The caller of a request, by ``Authorization: Bearer`` or ``x-api-key``.
+    def identify(self, authorization: bytes | None, api_key: bytes | None) -> Caller | None:
+        """The caller of a request, by ``Authorization: Bearer`` or ``x-api-key``; None: ask ``identify_slowly``.
 
         Raises:
-            Refusal: 401, without saying what was wrong with the key, nor repeating it.
+            Refusal: 401, without saying what was wrong with the credential, nor repeating it.
         """
-        if not self._by_digest:
+        if not self._by_digest and self.access is None:
             return self._anyone
-        secret = api_key
-        if authorization is not None and authorization[:7].lower() == b"bearer ":
-            secret = authorization[7:].strip()
-        if not secret:
+        try:
+            secret = pick_credential(authorization, api_key)
+            if secret is not None:
+                # By digest: an attacker cannot steer a digest byte by byte, so the look-up's timing says nothing.
+                caller = self._by_digest.get(hashlib.sha256(secret).digest())
+                if caller is not None:
+                    return caller
+            if self.access is not None:
+                identity = self.access.check(secret)
+                return None if identity is None else self._caller(identity)
+        except Denied as denied:
+            raise _refused(denied) from None
+        if secret is None:
             raise Refusal(401, "no API key was given; send it as 'Authorization: Bearer KEY'", code="missing_api_key")
-        # A look-up by digest says nothing about the key by its timing: an attacker cannot steer a digest byte by byte.
-        caller = self._by_digest.get(hashlib.sha256(secret).digest())
-        if caller is None:
-            raise Refusal(401, "the API key is not valid", code="invalid_api_key")
-        return caller
+        raise Refusal(401, "the API key is not valid", code="invalid_api_key")
+
+    async def identify_slowly(self, authorization: bytes | None, api_key: bytes | None) -> Caller:
+        """``identify`` for a token whose issuer's keys must be fetched first.
+
+        Raises:
+            Refusal: As ``identify``; 503 when the issuer does not answer.
+        """
+        assert self.access is not None
+        try:
+            secret = pick_credential(authorization, api_key)
+            assert secret is not None
+            return self._caller(await self.access.check_slowly(secret))
+        except Denied as denied:
+            raise _refused(denied) from None
+
+    def _caller(self, identity: Identity) -> Caller:
+        """One caller object, with its limits, for each name; renewed when its scopes or limits changed."""
+        known = self._callers.get(identity.key)
+        if known is not None and known.identity is identity:
+            return known
+        limits = Limits(
+            requests_per_minute=identity.limits.requests_per_minute,
+            tokens_per_minute=identity.limits.tokens_per_minute,
+            concurrent=identity.limits.concurrent,
+        )
+        same = known is not None and known.identity.limits == identity.limits
+        limiter = known.limiter if same and known is not None else None
+        if limiter is None and limits.any:
+            limiter = self._limiter(limits, f"key {identity.key}")
+        if len(self._callers) >= _MAX_CALLERS:
+            self._callers.clear()
+        made = self._callers[identity.key] = Caller(identity, limiter, admin="admin" in identity.scopes.words)
+        return made
+
+
+def _refused(denied: Denied) -> Refusal:
+    _log.warning("%s", denied.log_line)
+    return Refusal(denied.status, denied.message, code=denied.code, retry_after_s=denied.retry_after_s)
 
 
 def read_secret(env: str | None, file: Path | None, whose: str) -> str | None:
@@ -85,6 +145,8 @@ def _digest_of(key: Key) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _caller(key: Key, limiter: LimiterMaker) -> Caller:
-    limits = limiter(key.limits, f"key {key.name}") if key.limits.any else None
-    return Caller(key.name, key.tenant, key.models, key.admin, limits)
+def _identity(key: Key) -> Identity:
+    """A key of the config: it may do everything with its models."""
+    scopes = ["chat", "embeddings", *(f"models:{model}" for model in key.models)]
+    limits = CallerLimits(key.limits.requests_per_minute, key.limits.tokens_per_minute, key.limits.concurrent)
+    return Identity("key", key.name, key.tenant, "", Scopes.of([*scopes, *(["admin"] if key.admin else [])]), limits)

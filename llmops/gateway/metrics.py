@@ -154,6 +154,7 @@ COUNTERS: Final[dict[str, tuple[str, str]]] = {
     "llm_rate_limited_total": ("limit", "Requests refused by a limit"),
     "llm_client_disconnects_total": ("when", "Callers that went away before their answer was whole"),
     "llm_refused_total": ("reason", "Requests refused before any upstream was asked"),
+    "llm_guard_findings_total": ("rule", "Findings of the guards, by rule"),
     "llm_batches_total": ("provider", "Calls made for several requests together"),
     "llm_batched_requests_total": ("provider", "Requests answered from such calls"),
 }

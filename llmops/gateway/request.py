@@ -12,6 +12,7 @@ from llmops.gateway.cached import give_up, keep, look
 from llmops.gateway.call import Call, facts_of
 from llmops.gateway.dialects.wire import read_ask
 from llmops.gateway.forward import Live, Whole, forward
+from llmops.gateway.guard import Blocked
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.settle import settle
 from llmops.gateway.streaming import relay
@@ -29,7 +30,8 @@ async def serve(site: Site, request: Request, reply: Reply) -> None:
     reply.on_gone = call.client_gone
     site.metrics.in_flight += 1
     try:
-        authenticate(call)
+        await authenticate(call)
+        guard(call)
         route(call)
         admit(call)
         if not await look(call):
@@ -54,7 +56,7 @@ async def serve(site: Site, request: Request, reply: Reply) -> None:
         reply.settled()
 
 
-def authenticate(call: Call) -> None:
+async def authenticate(call: Call) -> None:
     """Who asks; 401 where nobody known does."""
     authorization = api_key = None
     for name, value in call.request.headers:
@@ -62,7 +64,27 @@ def authenticate(call: Call) -> None:
             authorization = value
         elif name == b"x-api-key":
             api_key = value
-    call.caller = call.site.keyring.identify(authorization, api_key)
+    keyring = call.site.keyring
+    call.caller = keyring.identify(authorization, api_key) or await keyring.identify_slowly(authorization, api_key)
+    scope = "embeddings" if call.request.surface.name == "embeddings" else "chat"
+    if scope not in call.caller.identity.scopes.words:
+        raise Refusal(403, f"this credential lacks the scope {scope!r}", code="missing_scope")
+
+
+def guard(call: Call) -> None:
+    """Secrets and hidden instructions in what is asked; the prompt is never altered but for a redacted secret."""
+    watch = call.site.guard
+    if watch is None:
+        return
+    try:
+        verdict = watch.request(call.request.body)
+    except Blocked as blocked:
+        for rule in blocked.found:
+            call.site.metrics.count("llm_guard_findings_total", rule)
+        raise Refusal(blocked.status, blocked.message, code=blocked.code) from None
+    for rule in verdict.found:
+        call.site.metrics.count("llm_guard_findings_total", rule)
+    call.request.body, call.guarded = verdict.body, verdict.header
 
 
 def route(call: Call) -> None:
@@ -106,6 +128,11 @@ def count_here(call: Call) -> Whole | None:
 
 def deliver(call: Call, answer: Whole) -> None:
     """Send a whole answer with what it cost."""
+    if call.site.guard is not None:
+        try:
+            answer.body = call.site.guard.response(answer.body).body
+        except Blocked as blocked:
+            raise Refusal(blocked.status, blocked.message, code=blocked.code) from None
     call.status = 200
     call.charge = call.site.charge(call)
     call.reply.whole(200, b"content-type: application/json\r\n" + call.headers(), answer.body)

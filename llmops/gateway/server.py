@@ -178,6 +178,8 @@ async def _serve(app: App, progress: Progress, source: Path | None, sock: socket
         await app.site.stop()
         if app.scoreboard is not None:
             app.scoreboard.write(app.site.metrics.snapshot())
+        if app.site.account is not None:
+            app.site.account.close()
     requests = sum(sum(stats.statuses.values()) for stats in app.site.metrics.models.values())
     return ServedReport(url, requests, time.monotonic() - began)
 
@@ -241,7 +243,7 @@ def _reloader(app: App, source: Path) -> Callable[[], None]:
         from llmops.gateway.config import load
 
         try:
-            fresh = Site(load(source), app.site.metrics, app.site.shared)
+            fresh = Site(load(source), app.site.metrics, app.site.shared, app.site.account)
         except LlmopsError as error:
             _log.error("the config was not reloaded: %s", error.message)
             return

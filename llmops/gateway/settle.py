@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from llmops.gateway import spending
+
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
 
@@ -19,6 +21,8 @@ def settle(call: Call) -> None:
         call.caller.limiter.leave(call.admitted_tokens, usage.total_tokens if usage is not None else None)
     if call.charge is None and usage is not None:
         call.charge = call.site.charge(call)
+    if call.reservation is not None:
+        spending.settle(call, now_ns)
     _count(call, now_ns)
     log = call.site.access_log
     if log is not None:

@@ -7,14 +7,20 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from llmops.errors import UsageError
+from llmops.gateway.access import Access
+from llmops.gateway.access.master import read_master
+from llmops.gateway.access.vault import Vault
 from llmops.gateway.access_log import AccessLog
 from llmops.gateway.batching import Batcher
 from llmops.gateway.cache.exact import ExactCache, MemoryStore
 from llmops.gateway.config import Gateway, Limits
 from llmops.gateway.config import Target as TargetForm
+from llmops.gateway.guard import Guard
 from llmops.gateway.keys import Keyring
 from llmops.gateway.limits import Limiter, LimiterMaker
 from llmops.gateway.metrics import Metrics
+from llmops.gateway.money import Account
 from llmops.gateway.resilience import RetryBudget
 from llmops.gateway.routing import build
 from llmops.gateway.targets import Provider, Target, watch_health
@@ -33,13 +39,20 @@ class Site:
         UsageError: The prices file is wrong.
     """
 
-    def __init__(self, config: Gateway, metrics: Metrics | None = None, shared: SharedState | None = None) -> None:
+    def __init__(
+        self,
+        config: Gateway,
+        metrics: Metrics | None = None,
+        shared: SharedState | None = None,
+        account: Account | None = None,
+    ) -> None:
         self.config = config
         self.metrics = metrics or Metrics()
         self.shared = shared
         self._limiter: LimiterMaker = shared.limiter if shared is not None else _own_limiter
         self.keyring = Keyring(config, self._limiter)
-        self.providers = {name: Provider(name, form) for name, form in config.providers.items()}
+        vault = _vault(config)
+        self.providers = {name: Provider(name, form, vault) for name, form in config.providers.items()}
         for name, provider in self.providers.items():
             if provider.form.batching is not None:
                 provider.batcher = Batcher(name, provider.form.batching, self.metrics)
@@ -50,6 +63,10 @@ class Site:
         self.prices: PriceBook = price_book(config.prices)
         self.access_log = AccessLog(config.access_log) if config.access_log else None
         self.cache = _cache(config)
+        self.guard = Guard(config.guard) if config.guard is not None else None
+        self.account = account
+        if account is None and config.money is not None:
+            self.account = Account.open(config.money, self.prices)
         self._tasks: list[asyncio.Task[None]] = []
 
     def _target(self, form: TargetForm) -> Target:
@@ -91,6 +108,8 @@ class Site:
         """Begin health checks and logging."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(watch_health(each)) for each in self.providers.values() if each.form.health]
+        if self.keyring.access is not None:
+            self._tasks.append(loop.create_task(_maintain(self.keyring.access)))
         if self.access_log is not None:
             self.access_log.start()
 
@@ -123,6 +142,25 @@ class Site:
             "llm_pool_connections": {name: float(state[0]) for name, state in states.items()},
             "llm_pool_waiting": {name: float(state[1]) for name, state in states.items()},
         }
+
+
+async def _maintain(access: Access) -> None:
+    """See new, rotated and revoked callers of other processes; refresh issuers' keys in time."""
+    while True:
+        with contextlib.suppress(OSError):
+            access.maintain()
+        await access.refresh_keys()
+        await asyncio.sleep(1.0)
+
+
+def _vault(config: Gateway) -> Vault | None:
+    """The vault of provider keys, opened only where a provider's key is in it."""
+    if not any(provider.key_vault for provider in config.providers.values()):
+        return None
+    access = config.access
+    if access is None or access.vault is None or access.master is None:
+        raise UsageError("key_vault needs access.vault and access.master", "see docs/gateway.md")
+    return Vault(access.vault, read_master(access.master))
 
 
 def _own_limiter(form: Limits, _name: str) -> Limiter:

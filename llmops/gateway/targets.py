@@ -20,6 +20,7 @@ from llmops.gateway.upstream import Pool, PoolOptions
 from llmops.http1 import Limits, Origin, Timeouts, request_head
 
 if TYPE_CHECKING:
+    from llmops.gateway.access.vault import Vault
     from llmops.gateway.batching import Batcher
     from llmops.gateway.dialects.wire import Codec
     from llmops.prices import PriceSheet
@@ -36,7 +37,7 @@ _MAX_HEADS: Final = 512
 class Provider:
     """One server: its pool, its key, and request heads made once for each path."""
 
-    def __init__(self, name: str, form: ProviderForm) -> None:
+    def __init__(self, name: str, form: ProviderForm, vault: Vault | None = None) -> None:
         self.name = name
         self.form = form
         self.origin, path = Origin.of(form.base_url)
@@ -47,7 +48,11 @@ class Provider:
         self.batcher: Batcher | None = None
         self.codecs: dict[str, Codec] = {}
         self._heads: dict[tuple[str, tuple[tuple[bytes, bytes], ...]], bytes] = {}
-        self._auth = _auth_headers(form, read_secret(form.key_env, form.key_file, f"provider {name!r}"))
+        if form.key_vault is not None and vault is not None:
+            key: str | None = vault.reveal(form.key_vault)
+        else:
+            key = read_secret(form.key_env, form.key_file, f"provider {name!r}")
+        self._auth = _auth_headers(form, key)
         self.local = form.local or is_loopback(self.origin.host)
         self.prices_as = form.prices_as or _PRICES_AS.get(form.dialect) or _PROVIDER_BY_HOST.get(self.origin.host)
 
