@@ -113,12 +113,14 @@ def _judge(
     limit = specs[0].max_regression
     changes = tuple(c for name, seen in pairs.items() if (c := compare.by_pairs(name, seen, limit)) is not None)
     invalid = sum(not level.validity.valid for level in levels)
+    useless = sum(level.validity.spoiled for level in levels)
     verdict = compare.overall(changes)
     notes = []
-    if invalid * 2 > len(levels):
-        verdict = "INCONCLUSIVE"
+    if invalid:
         reasons = next(level.validity.reasons for level in levels if not level.validity.valid)
-        notes.append(f"{invalid} of {len(levels)} runs are INVALID: {reasons[0]}")
+        notes.append(f"{invalid} of {len(levels)} runs are INVALID on their own: {reasons[0]}")
+    if useless * 2 > len(levels):
+        verdict = "INCONCLUSIVE"
     failed = sum(level.counts.failed for level in levels)
     if failed:
         notes.append(f"{failed} requests failed and are in no figure")

@@ -53,6 +53,13 @@ class Validity:
         return not self.reasons
 
     @property
+    def spoiled(self) -> bool:
+        """Whether a comparison of interleaved runs cannot use it either. A late event loop lengthens both sides alike and
+        shows in the spread of the rounds, so there it only widens the interval.
+        """
+        return any(check.ok is False and check.fatal and check.name != "event-loop-lag" for check in self.checks)
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Why the run is INVALID, each with what to change."""
         return tuple(_sentence(check) for check in self.checks if check.ok is False and check.fatal)

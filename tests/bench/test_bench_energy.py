@@ -12,6 +12,7 @@ from bench_harness import bench, truth
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="the stub of libnvidia-ml is compiled with gcc")
 
 
+@pytest.mark.slow
 def test_energy_is_the_counters_rise_less_the_idle_power(tmp_path):
     source = Path(__file__).with_name("energy_stub.c")
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", tmp_path / "libnvidia-ml.so.1", source], check=True)

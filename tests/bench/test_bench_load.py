@@ -48,6 +48,7 @@ def test_poisson_arrivals_at_the_server_have_a_dispersion_of_one():
     assert data["load"] == "120/s poisson"
 
 
+@pytest.mark.slow
 def test_constant_and_bursty_arrivals():
     with truth(ttft_ms=2, gap_ms=1) as server:
         measure(server.url, rate=100, requests=120, arrival="constant", **SPEC)
@@ -268,6 +269,7 @@ def test_the_model_is_asked_for_when_not_named():
         assert document["error"]["hint"] == "name one with --model: a, b"
 
 
+@pytest.mark.slow
 def test_ctrl_c_with_several_processes_reports_too():
     with truth(ttft_ms=50, gap_ms=5) as server:
         command = [sys.executable, "-m", "llmops", "bench", server.url, "--model", "truth", "--duration", "60s"]

@@ -10,13 +10,14 @@ QUICK = ("--model", "truth", "--warmup", "0", "--input-tokens", "32")
 
 def run(requests=6, concurrency=2, tokens=8, spec=None, **config):
     """One load against a server that behaves as ``config`` says; the report's data, and the server's own log."""
-    config = {"ttft_ms": 30, "gap_ms": 4, **config}
+    config = {"ttft_ms": 50, "gap_ms": 4, **config}
     options = {"model": "truth", "warmup": 0, "input_tokens": 32, "output_tokens": tokens, **(spec or {})}
     with truth(**config) as server:
         return measure(server.url, requests=requests, concurrency=concurrency, **options), server.requests()
 
 
-def close_to(found, values, share, abs_ms=6.0):
+def close_to(found, values, share, abs_ms=30.0):
+    # Wide enough for a busy machine, and far from what each bug would report; the tight bounds are in the accuracy tests.
     assert found == pytest.approx(percentile(values, share), rel=0.1, abs=abs_ms)
 
 
