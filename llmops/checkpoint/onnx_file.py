@@ -20,11 +20,13 @@ DTYPES: Final = (
     "UNDEFINED", "FLOAT", "UINT8", "INT8", "UINT16", "INT16", "INT32", "INT64", "STRING", "BOOL", "FLOAT16", "DOUBLE",
     "UINT32", "UINT64", "COMPLEX64", "COMPLEX128", "BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2",
     "FLOAT8E5M2FNUZ", "UINT4", "INT4", "FLOAT4E2M1", "FLOAT8E8M0", "UINT2", "INT2",
+    "FLOAT6E2M3", "FLOAT6E3M2",
 )  # fmt: skip
 _BITS: Final = {
     "UINT8": 8, "INT8": 8, "BOOL": 8, "UINT16": 16, "INT16": 16, "FLOAT16": 16, "BFLOAT16": 16, "DOUBLE": 64, "INT64": 64,
     "UINT64": 64, "COMPLEX64": 64, "COMPLEX128": 128, "FLOAT8E4M3FN": 8, "FLOAT8E4M3FNUZ": 8, "FLOAT8E5M2": 8,
     "FLOAT8E5M2FNUZ": 8, "FLOAT8E8M0": 8, "UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2,
+    "FLOAT6E2M3": 6, "FLOAT6E3M2": 6,
 }  # fmt: skip
 # Standard operators for which TensorRT's parser has no importer, as its ``supports_operator`` answers (a test asks it).
 _REFUSED_NAMES: Final = """
@@ -44,7 +46,7 @@ TENSORRT_CONTRIB: Final = frozenset(
 # Types that no binding or weight of an engine can have.
 TENSORRT_REFUSED_TYPES: Final = frozenset(
     ("STRING", "COMPLEX64", "COMPLEX128", "UINT16", "INT16", "UINT32", "UINT64", "FLOAT8E4M3FNUZ", "FLOAT8E5M2",
-     "FLOAT8E5M2FNUZ", "UINT4", "UINT2", "INT2")
+     "FLOAT8E5M2FNUZ", "UINT4", "UINT2", "INT2", "FLOAT6E2M3", "FLOAT6E3M2")
 )  # fmt: skip
 _MAX_DEPTH: Final = 32
 _MAX_NODES: Final = 5_000_000

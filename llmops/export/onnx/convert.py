@@ -41,8 +41,10 @@ def work(job: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         raise
     except Exception as error:
         raise explain(error, str(job["exporter"])) from error
+    export_s = round(time.monotonic() - began, 2)
+    save_tokenizer(Path(job["model"]), Path(job["out"]))
     return {
-        "export_s": round(time.monotonic() - began, 2),
+        "export_s": export_s,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "versions": versions("torch", "transformers", "onnx", "onnxscript"),
     }
@@ -64,6 +66,24 @@ def load(path: str, task: str, dtype: str) -> Any:
     except Exception as error:
         raise OutsideError(f"transformers cannot load {path}: {one_line(error)}", f"llmops inspect {path}") from error
     return model.eval()
+
+
+def save_tokenizer(model: Path, out: Path) -> None:
+    """Write tokenizer.json when the checkpoint's own is missing, or lacks what its configuration adds (a first token, say).
+
+    A server reads only that file, transformers the configuration too: both must give the same tokens.
+    """
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    try:
+        backend = AutoTokenizer.from_pretrained(str(model), local_files_only=True).backend_tokenizer
+    except Exception:  # noqa: BLE001 - a checkpoint may have no tokenizer, or one without a fast form
+        return
+    own = model / "tokenizer.json"
+    sample = "The quick brown fox."
+    if not own.is_file() or Tokenizer.from_file(str(own)).encode(sample).ids != backend.encode(sample).ids:
+        backend.save(str(out / "tokenizer.json"))
 
 
 def prepare(model: Any, job: Mapping[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:

@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from llmops.errors import MachineError, OutsideError
 from llmops.export.onnx.convert import FILE, has_segments, load, one_line, versions
+from llmops.export.onnx.providers import require_provider
 from llmops.extras import require
 from llmops.progress import Progress
 
 GREEDY_STEPS: Final = 8
-_PROVIDER_SUFFIX: Final = "ExecutionProvider"
 
 
 def cases(
@@ -178,10 +178,7 @@ def open_session(path: Path, provider: str, threads: int) -> Any:
     """
     import onnxruntime
 
-    wanted = provider_name(provider)
-    if wanted not in onnxruntime.get_available_providers():
-        have = ", ".join(each.removesuffix(_PROVIDER_SUFFIX) for each in onnxruntime.get_available_providers())
-        raise MachineError(f"this ONNX Runtime has no {wanted}", f"it has: {have}")
+    wanted = require_provider(provider)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -197,13 +194,6 @@ def open_session(path: Path, provider: str, threads: int) -> Any:
             "its driver or CUDA libraries are missing; --provider CPU checks on the CPU",
         )
     return session
-
-
-def provider_name(provider: str) -> str:
-    """``cuda`` or ``CUDAExecutionProvider`` -> ``CUDAExecutionProvider``."""
-    short = provider.removesuffix(_PROVIDER_SUFFIX)
-    known = {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "Tensorrt", "nvtensorrtrtx": "NvTensorRTRTX", "rocm": "ROCM"}
-    return known.get(short.lower(), short) + _PROVIDER_SUFFIX
 
 
 def _measure(

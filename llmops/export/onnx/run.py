@@ -64,6 +64,8 @@ def export_onnx(spec: OnnxSpec, progress: Progress, *, dry_run: bool = False) ->
     plan = make_plan(spec, facts, machine_now(spec.out), read_sentence(spec.model))
     for module in ("torch", "transformers", "onnx", "onnxscript", *(["onnxruntime"] if spec.check else [])):
         require_installed(module, "exporting to ONNX")
+    if spec.check and not spec.provider.upper().startswith("CPU"):
+        refuse_provider(spec.provider)
     if dry_run:
         return ExportReport(True, plan.notes, spec.model, spec.out, plan, dry_run=True)
     partial = spec.out.with_name(spec.out.name + ".partial")
@@ -158,6 +160,17 @@ def graph_data(graph: OnnxFacts) -> dict[str, Any]:
         "size_bytes",
     )
     return {key: getattr(graph, key) for key in keys}
+
+
+def refuse_provider(provider: str) -> None:
+    """Refuse an execution provider that ONNX Runtime does not have, before the export.
+
+    Raises:
+        MachineError: It is not there.
+    """
+    from llmops.export.onnx.providers import require_provider
+
+    require_provider(provider)
 
 
 def _refuse_out(spec: OnnxSpec) -> None:

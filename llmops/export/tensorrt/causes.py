@@ -102,20 +102,24 @@ def explain(lines: Iterable[str], fallback: str, *, backend: str) -> LlmopsError
         for cause in CAUSES:
             match = re.search(cause.pattern, line)
             if match:
-                return _known(cause, match, line)
+                return _known(cause, match, said)
     first = _first_sentence(said[0]) if said else fallback
     return LlmopsError(f"{backend}: {first}", "-vv shows its whole log", exit_code=ExitCode.OUTSIDE)
 
 
-def _known(cause: Cause, match: re.Match[str], line: str) -> LlmopsError:
+def _known(cause: Cause, match: re.Match[str], lines: list[str]) -> LlmopsError:
     groups = [group for group in match.groups() if group] + ["", ""]
-    text = cause.message.replace("{1}", groups[0] or _operator(line)).replace("{2}", groups[1])
+    text = cause.message.replace("{1}", groups[0] or _operator(lines)).replace("{2}", groups[1])
     return LlmopsError(text.rstrip(": "), cause.hint, exit_code=cause.code)
 
 
-def _operator(line: str) -> str:
-    found = re.search(r"operator: (\S+)|pluginName: (\S+?),", line)
-    return next((group for group in found.groups() if group), "") if found else ""
+def _operator(lines: list[str]) -> str:
+    """The operator that the parser was at, which it names in another line than the error itself."""
+    for line in lines:
+        found = re.search(r"operator: (\S+) \(|While parsing node number \d+ \[(\S+) ->", line)
+        if found:
+            return next(group for group in found.groups() if group)
+    return ""
 
 
 def _first_sentence(line: str) -> str:

@@ -47,15 +47,13 @@ def check_repository(repository: Path, backends: tuple[str, ...] = ()) -> CheckR
     """
     if not repository.is_dir():
         raise UsageError(f"there is no model repository {repository}", "give the directory with one directory a model")
+    if (repository / "config.pbtxt").is_file():
+        raise UsageError(
+            f"{repository} is one model, not a repository", f"llmops check triton {repository.absolute().parent}"
+        )
     models, mistakes = read_repository(repository)
     if not models and not mistakes:
-        inside = (repository / "config.pbtxt").is_file()
-        hint = (
-            f"llmops check triton {repository.absolute().parent}"
-            if inside
-            else "each model has a directory with config.pbtxt"
-        )
-        raise UsageError(f"{repository} holds no models", hint)
+        raise UsageError(f"{repository} holds no models", "each model has a directory with config.pbtxt")
     findings = (*mistakes, *check_models(models, frozenset(backends) if backends else None))
     return CheckReport(not any(f.severity == "error" for f in findings), findings, repository, models)
 

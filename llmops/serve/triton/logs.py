@@ -57,9 +57,9 @@ CAUSES: Final = (
     Cause("triton-onnx", r"(?:ONNXRuntimeError|onnxruntime\S*)[^\n]*?: (.*)", "ONNX Runtime refuses the model: {0}",
           "llmops inspect the .onnx file", ExitCode.OUTSIDE,
           'E1122 08:00:00.000000 1 pb_stub.cc:402] "Failed: [ONNXRuntimeError] : 3 : NO_SUCHFILE : Load model failed'),
-    Cause("triton-engine-version", r"(?i)(?:version tag|serialized engine|plan file|deserializ\w* (?:engine|cuda))",
+    Cause("triton-engine-version", r"(?i)(?:version tag|serialized engine|plan file|deserializ\w*engine)",
           "the TensorRT engine was made by another version, or for another GPU", "build it with the version of the server: "
-          "llmops build tensorrt", ExitCode.USAGE, 'E1122 1 logging.cc:40] "IRuntime::deserializeCudaEngine: Error Code 1: Serialization'),
+          "llmops build tensorrt", ExitCode.USAGE, 'E1122 08:00:00.000000 1 logging.cc:40] "IRuntime::deserializeCudaEngine: Error Code 1: Serialization'),
     Cause("triton-memory", r"(?i)out of memory|std::bad_alloc|failed to allocate", "memory ran out", "fewer instances or a smaller type",
           ExitCode.MACHINE, 'E1122 08:00:00.000000 1 a.cc:1] "CUDA error: out of memory"'),
     Cause("triton-shm", r"(?i)shared memory|No space left on device.*shm|Failed to (?:initialize|increase) the shared memory",

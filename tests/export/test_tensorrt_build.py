@@ -1,0 +1,192 @@
+"""Real builds with TensorRT-RTX, which needs no GPU; each builder error provoked for real."""
+
+import importlib.util
+import json
+import shutil
+
+import pytest
+
+from llmops.errors import LlmopsError
+from llmops.export.children import run_worker
+from llmops.progress import Silent
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="pip install 'llmops[tensorrt]'"
+)
+
+
+def test_the_guides_engine_is_built(llmops, tiny_onnx, tmp_path):
+    out = tmp_path / "llama.plan"
+    result = llmops("build", "tensorrt", tiny_onnx[0], "-o", out, "--backend", "rtx", "--json",
+                    "--profile", "1x1/8x512/16x2048", "--workspace", "16GiB")  # fmt: skip
+    assert result.code == 0, result.stderr
+    assert out.stat().st_size == result.json["data"]["size_bytes"] > 1_000_000
+    record = json.loads((tmp_path / "llama.plan.json").read_text())
+    assert record["profiles"][0]["input_ids"] == {"min": [1, 1], "opt": [8, 512], "max": [16, 2048]}
+    assert record["workspace_bytes"] == 16 * 2**30
+    assert record["tensorrt"]["module"] == "tensorrt_rtx"
+    assert [t["name"] for t in record["tensors"]] == ["input_ids", "attention_mask", "position_ids", "logits"]
+    assert "causal-lm-engine" in [f["rule"] for f in result.json["findings"]]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["llama.plan", "llama.plan.json"]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_products_in_16_bit_make_a_smaller_engine(llmops, tiny_onnx, tmp_path, precision):
+    sizes = {}
+    for each in ("as-is", precision):
+        result = llmops(
+            "build", "tensorrt", tiny_onnx[0], "-o", tmp_path / f"{each}.plan", "--precision", each, "--json"
+        )
+        assert result.code == 0, result.stderr
+        sizes[each] = result.json["data"]["size_bytes"]
+    assert sizes[precision] < sizes["as-is"]
+    assert result.json["data"]["converted"]["cut"] == 0
+
+
+def test_the_16_bit_graph_computes_nearly_the_same(tiny_onnx, tmp_path):
+    import numpy as np
+    import onnxruntime
+
+    from llmops.export.tensorrt.precision import convert
+
+    counts = convert(tiny_onnx[0] / "model.onnx", tmp_path / "model.onnx", "fp16")
+    assert counts["products"] == 15  # seven a layer, and the head
+    feed = {
+        "input_ids": np.arange(3, 19)[None],
+        "attention_mask": np.ones((1, 16), np.int64),
+        "position_ids": np.arange(16)[None],
+    }
+    runs = [onnxruntime.InferenceSession(str(p / "model.onnx"), providers=["CPUExecutionProvider"]).run(None, feed)[0]
+            for p in (tiny_onnx[0], tmp_path)]  # fmt: skip
+    assert runs[1].dtype == np.float32
+    assert np.abs(runs[0] - runs[1]).max() < 5e-3
+    assert (runs[0].argmax(-1) == runs[1].argmax(-1)).mean() > 0.9
+
+
+def test_what_is_missing_is_said_in_one_line_each(llmops, tiny_onnx, tmp_path):
+    if importlib.util.find_spec("tensorrt") is not None:
+        pytest.skip("TensorRT is installed here")
+    result = llmops("build", "tensorrt", tiny_onnx[0], "-o", tmp_path / "m.plan", "--backend", "tensorrt")
+    assert result.code == 3
+    assert "the package tensorrt is not installed: pip install tensorrt (its libraries come from" in result.stderr
+    assert len(result.error_lines) == 2
+    assert "--backend rtx" in result.error_lines[1]
+    dry = llmops("build", "tensorrt", tiny_onnx[0], "-o", tmp_path / "m.plan", "--backend", "tensorrt", "-n", "--json")
+    assert dry.code == 1
+    assert not list(tmp_path.iterdir())
+
+
+def job(onnx, out, **values):
+    return {"kind": "tensorrt-build", "module": "tensorrt_rtx", "onnx": str(onnx), "out": str(out), "scratch": str(out.parent),
+            "profiles": [], "workspace_bytes": 2**30, "compute_capabilities": [], "precision": "as-is", "opt_level": None,
+            "timing_cache": None, "version_compatible": False, "hardware_compatible": False, "refit": False, "strip": False,
+            "layer_info": None} | values  # fmt: skip
+
+
+def provoke(tmp_path, **values):
+    with pytest.raises(LlmopsError) as caught:
+        run_worker(job(out=tmp_path / "m.plan", **values), tmp_path / "m.log", Silent())
+    return caught.value
+
+
+def test_the_builders_own_errors_are_mapped(tiny_onnx, tmp_path):
+    """Past the pre-flight, straight to the builder: its log lines become causes."""
+    model = tiny_onnx[0] / "model.onnx"
+    assert "input_ids has no shapes in profile 0" in provoke(tmp_path, onnx=model, profiles=[
+        {"attention_mask": {"min": [1, 1], "opt": [1, 1], "max": [1, 1]}}]).message  # fmt: skip
+    assert "cannot be found" in provoke(tmp_path, onnx=tmp_path / "nowhere.onnx").message
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(model.read_bytes()[:5000])
+    assert "damaged or cut off" in provoke(tmp_path, onnx=broken).message
+    lonely = tmp_path / "lonely" / "model.onnx"
+    lonely.parent.mkdir()
+    shutil.copy(model, lonely)
+    error = provoke(tmp_path, onnx=lonely)
+    assert "weights file" in error.message
+    assert error.exit_code == 2
+
+
+def test_an_operator_without_an_importer_is_named(llmops, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto as T
+    from onnx import helper
+
+    value = helper.make_tensor_value_info
+    node = helper.make_node("FancyOp", ["x"], ["y"], domain="com.acme")
+    graph = helper.make_graph([node], "g", [value("x", T.FLOAT, ["batch", 4])], [value("y", T.FLOAT, ["batch", 4])])
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.acme", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), str(tmp_path / "m.onnx"))
+    result = llmops("build", "tensorrt", tmp_path / "m.onnx", "-o", tmp_path / "m.plan", "--profile", "1x4/1x4/8x4")
+    assert result.code == 5
+    assert "no importer and no plugin for an operator of the graph: FancyOp" in result.stderr
+    assert not (tmp_path / "m.plan").exists()
+
+
+def test_mixed_types_are_named(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto as T
+    from onnx import helper
+
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g",
+                              [value("x", T.FLOAT, [2, 4]), value("w", T.FLOAT16, [2, 4])], [value("y", T.FLOAT, [2, 4])])  # fmt: skip
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), str(tmp_path / "m.onnx")
+    )
+    error = provoke(tmp_path, onnx=tmp_path / "m.onnx")
+    assert "mixes types" in error.message
+
+
+def test_an_engine_is_refused_before_loading_where_there_is_no_gpu(llmops, tiny_onnx, tmp_path):
+    from llmops.hardware.detect import detect
+
+    if detect(sample_s=0).usable_gpus:
+        pytest.skip("there is a GPU")
+    assert llmops("build", "tensorrt", tiny_onnx[0], "-o", tmp_path / "m.plan").code == 0
+    work = {"kind": "tensorrt-run", "action": "layers", "module": "tensorrt_rtx", "engine": str(tmp_path / "m.plan"),
+            "layer_info": str(tmp_path / "l.json")}  # fmt: skip
+    with pytest.raises(LlmopsError, match="no GPU here") as caught:
+        run_worker(work, tmp_path / "m.log", Silent())
+    assert caught.value.exit_code == 3
+    (tmp_path / "m.plan.json").unlink()  # without a record TensorRT itself says it
+    with pytest.raises(LlmopsError, match="no usable GPU or NVIDIA driver"):
+        run_worker(work, tmp_path / "m.log", Silent())
+
+
+@pytest.mark.slow
+def test_a_graph_with_a_cache_becomes_an_engine(llmops, tiny_llama, tmp_path):
+    assert (
+        llmops("export", "onnx", tiny_llama, "-o", tmp_path / "c", "--task", "causal-lm-cache", "--no-check").code == 0
+    )
+    result = llmops(
+        "build", "tensorrt", tmp_path / "c", "-o", tmp_path / "c.plan", "--seq", "1:1:64", "--past", "0:512:2047"
+    )
+    assert result.code == 0, result.stderr
+
+
+@pytest.mark.gpu
+def test_the_engine_computes_what_onnx_runtime_does(llmops, tiny_onnx, tmp_path):
+    import numpy as np
+    import onnxruntime
+
+    if importlib.util.find_spec("torch") is None or not __import__("torch").cuda.is_available():
+        pytest.skip("no CUDA device")
+    result = llmops(
+        "build", "tensorrt", tiny_onnx[0], "-o", tmp_path / "m.plan", "--layer-info", tmp_path / "layers.json", "--json"
+    )
+    assert result.code == 0, result.stderr
+    assert json.loads((tmp_path / "layers.json").read_text())
+    feed = {
+        "input_ids": np.arange(3, 19)[None],
+        "attention_mask": np.ones((1, 16), np.int64),
+        "position_ids": np.arange(16)[None],
+    }
+    np.savez(tmp_path / "feed.npz", **feed)
+    run_worker({"kind": "tensorrt-run", "action": "run", "module": result.json["data"]["module"], "engine": str(tmp_path / "m.plan"),
+                "feed": str(tmp_path / "feed.npz"), "outputs": str(tmp_path / "out.npz")}, tmp_path / "run.log", Silent())  # fmt: skip
+    want = onnxruntime.InferenceSession(str(tiny_onnx[0] / "model.onnx"), providers=["CPUExecutionProvider"]).run(
+        None, feed
+    )[0]
+    got = np.load(tmp_path / "out.npz")["logits"]
+    assert np.abs(want - got).max() < 2e-2
+    assert (want.argmax(-1) == got.argmax(-1)).mean() > 0.95
