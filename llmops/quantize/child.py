@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -19,8 +20,8 @@ LAUNCHER: Final = Path(__file__).with_name("adapters") / "launch.py"
 _KILLED: Final = (-9, 137)
 
 
-def environment(threads: int, python: Path, *, local: bool) -> dict[str, str | None]:
-    """Variables for an engine's process."""
+def environment(threads: int, python: Path, *, local: bool, cores: int | None = None) -> dict[str, str | None]:
+    """Variables for an engine's process. ``cores`` defaults to this machine's."""
     env: dict[str, str | None] = {
         "OMP_NUM_THREADS": str(threads),
         # Spinning workers steal the cores from each other on small machines: measured three times the CPU time.
@@ -29,7 +30,7 @@ def environment(threads: int, python: Path, *, local: bool) -> dict[str, str | N
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    if threads <= 2:
+    if min(threads, cores or os.cpu_count() or 1) <= 2:
         # GPTQModel gives its loader half the cores plus one, and dies when that is more than its pool has.
         env["GPTQMODEL_CPU_WORKERS"] = "2"
     if local:

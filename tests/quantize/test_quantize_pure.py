@@ -67,8 +67,8 @@ GOOD = Quality(10, 10.1, 1.01, 0.001, 0.01, 0.001, 0.005, 0.1, 0.2, 0.97, 0.004,
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({"kl_mean": 0.06}, "quality-kl"),
-        ({"ppl_ratio": 1.06}, "quality-perplexity"),
+        ({"kl_mean": 0.07}, "quality-kl"),
+        ({"ppl_ratio": 1.07}, "quality-perplexity"),
         ({"top1_agreement": 0.5}, "quality-agreement"),
     ],
 )
@@ -218,8 +218,9 @@ def test_the_relay_turns_events_into_progress_and_ignores_noise():
 
 
 def test_two_cores_get_the_workers_that_gptqmodel_needs(tmp_path):
-    assert environment(2, tmp_path / "python", local=True)["GPTQMODEL_CPU_WORKERS"] == "2"
-    many = environment(16, tmp_path / "python", local=False)
+    for threads, cores in ((2, 16), (8, 2), (1, 1)):
+        assert environment(threads, tmp_path / "python", local=True, cores=cores)["GPTQMODEL_CPU_WORKERS"] == "2"
+    many = environment(16, tmp_path / "python", local=False, cores=16)
     assert "GPTQMODEL_CPU_WORKERS" not in many
     assert "HF_HUB_OFFLINE" not in many
     assert many["PYTHONPATH"] is None
