@@ -24,6 +24,7 @@ from llmops.errors import MachineError
 
 GUARD: Final = Path(__file__).with_name("process_guard.py")
 KILL_GRACE_S: Final = 10.0
+WAIT_POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Child:
     @property
     def returncode(self) -> int | None:
         """The child's exit code; 128 + n when signal n ended it (137: killed, often for memory); None while it runs."""
-        return self._process.poll()
+        return self._ended()
 
     @property
     def stdout(self) -> IO[str]:
@@ -71,24 +72,45 @@ class Child:
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the end; returns the exit code, or None when the time is up."""
-        try:
-            return self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while (code := self._ended()) is None:
+            if deadline is not None and time.monotonic() >= deadline:
+                return None
+            time.sleep(WAIT_POLL_S)
+        return code
 
     def stop(self) -> int:
         """TERM to all of the child's processes, KILL after the grace time; returns the exit code."""
         self._close_lifeline()
-        try:
-            return self._process.wait(self.command.grace_s + 5)
-        except subprocess.TimeoutExpired:  # the guard itself is stuck (SIGSTOP, say)
-            self._process.kill()
-            return self._process.wait()
+        code = self.wait(self.command.grace_s + 5)
+        if code is None:  # the guard itself is stuck (SIGSTOP, say)
+            os.kill(self._process.pid, signal.SIGKILL)
+            code = self.wait()
+            assert code is not None
+        return code
 
     def interrupt(self) -> None:
         """Pass SIGINT on, for a child that reports what it has on Ctrl-C."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGINT)
+        if self._ended() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGINT)
+
+    def _ended(self) -> int | None:
+        """The guard's exit code, None while it runs.
+
+        Not by Popen's poll and wait: they take a lock, and an exception that a signal's handler raises between taking
+        it and the ``try`` that frees it (Ctrl-C, TERM) would make the next wait last forever. Asking the kernel without
+        collecting the answer can be interrupted anywhere and asked again.
+        """
+        if self._process.returncode is None:
+            state = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if state is None:
+                return None
+            code = state.si_status if state.si_code == os.CLD_EXITED else 128 + state.si_status
+            self._process.returncode = code
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._process.pid, os.WNOHANG)  # now it may go
+        return self._process.returncode
 
     def _close_lifeline(self) -> None:
         if self._lifeline >= 0:

@@ -114,3 +114,32 @@ def test_environment_changes_reach_the_child(tmp_path):
     with start(command) as child:
         assert child.wait(20) == 0
     assert tail(tmp_path / "log") == ["1 False"]
+
+
+INTERRUPTED_WAITER = """
+import signal, sys, threading
+from pathlib import Path
+from llmops.process import Command, start
+
+class Stop(Exception): pass
+def stop(*_): raise Stop
+signal.signal(signal.SIGALRM, stop)
+child = start(Command((sys.executable, "-c", "import time; time.sleep(600)"), Path(sys.argv[1]), grace_s=0.3))
+for _ in range(3000):  # a handler that raises, at every point of the wait
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0002 + (_ % 97) * 1e-6)
+        while True:
+            child.wait(0)
+            child.returncode
+    except Stop:
+        pass
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+print(child.stop(), flush=True)
+"""
+
+
+def test_a_signal_that_raises_within_a_wait_does_not_block_the_stop(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_WAITER, str(tmp_path / "log")], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == f"{128 + signal.SIGTERM}\n", done.stderr
