@@ -99,7 +99,13 @@ class Facts:
 def resolve(book: RuleBook, scanned: Iterable[Scanned], machine: MachineReport | None = None) -> Resolved:
     """Weigh everything that was found, with the state of the machine where it is known."""
     facts = Facts(book, scanned)
-    failures = [h for s in book.symptoms if s.failure for h in facts.hits(s.says) if h.level == "loud"]
+    failures = [
+        hit
+        for symptom in book.symptoms
+        if symptom.failure
+        for hit in facts.hits(symptom.says)
+        if hit.level == "loud" or symptom.any_level
+    ]
     # What breaks while a server is being stopped is no reason for anything.
     failures = [hit for hit in failures if facts.phase(hit) != "shutdown"]
     found = [c for rule in book.rules if (c := _match(rule, facts, failing=bool(failures)))]

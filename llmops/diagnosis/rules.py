@@ -88,12 +88,17 @@ class Rule(_Record):
 
 
 class Symptom(_Record):
-    """A message that is never a cause. ``failure`` says that the log is of a failed run."""
+    """A message that is never a cause.
+
+    ``failure`` says that the log is of a failed run; ``any_level`` that it does so whatever level it was logged at, as
+    when a supervisor repeats at INFO what a child printed.
+    """
 
     symptom: str
     text: str
     says: tuple[str, ...]
     failure: bool = True
+    any_level: bool = False
 
 
 class PhaseMark(_Record):
