@@ -110,10 +110,16 @@ def _why(report: BenchReport) -> str:
     level = report.level
     if level.validity.reasons:
         return level.validity.reasons[0]
-    worst = [result for result in level.slos if result.verdict == report.verdict]
-    if report.verdict == "PASS":
-        return f"all {len(level.slos)} SLOs hold at {level.load}"
-    return "; ".join(f"{result.slo}: {result.why}" for result in worst[:2])
+    said = [f"{result.slo}: {result.why}" for result in level.slos if result.verdict == report.verdict]
+    changes: tuple[Change, ...] = report.comparison["changes"] if report.comparison else ()
+    moved = [change.words for change in changes if change.gated and change.verdict == report.verdict]
+    if report.verdict != "PASS":
+        return "; ".join([*said, *moved][:2])
+    every = f"all {len(said)} SLOs hold at {level.load}" if len(said) > 1 else ""
+    every = every or (f"{level.slos[0].slo} holds at {level.load}" if said else "")
+    return "; ".join(
+        filter(None, (every, f"not slower than {report.comparison['baseline']}" if report.comparison else ""))
+    )
 
 
 def _level_blocks(level: Level, *, titled: bool) -> list[Block]:

@@ -176,7 +176,7 @@ def _binomial(slo: Slo, seen: _Violations, allowed: float, value: float | None, 
     """The test itself."""
     effective = seen.effective
     scaled = round(seen.over * effective / seen.count) if seen.count else 0
-    why = f"{seen.over} of {seen.count} {seen.unit} against it, {allowed:.3g} of them allowed"
+    why = f"{seen.over} of {seen.count} {seen.unit} against it, {allowed * 100:.3g} % allowed"
     if stats.binomial_cdf(scaled, effective, allowed) <= 1 - confidence:
         return SloResult(slo.text, "PASS", value, why)
     if stats.binomial_sf(scaled, effective, allowed) <= 1 - confidence:
