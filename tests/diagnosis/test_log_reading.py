@@ -213,6 +213,17 @@ def test_remedies_are_flags_in_the_callers_spelling():
     assert dict(remedies(diagnose_text("log", "fine"), {})) == {}
 
 
+def test_a_remedy_goes_in_the_direction_that_helps():
+    graphs = diagnose_text("log", "Capture cuda graph failed: CUDA out of memory. gpu_memory_utilization")
+    assert dict(remedies(graphs, {"--gpu-memory-utilization": "0.95"})) == {"--gpu-memory-utilization": "0.85"}
+    assert dict(remedies(graphs, {"--gpu-memory-utilization": "0.7"})) == {"--max-num-seqs": "64"}
+    nothing_left = diagnose_text("log", "ValueError: No available memory for the cache blocks. vllm/v1")
+    assert dict(remedies(nothing_left, {"--gpu-memory-utilization": "0.5"})) == {"--gpu-memory-utilization": "0.95"}
+    unsure = diagnose_text("log", "Killed")
+    assert unsure.top is not None
+    assert dict(remedies(unsure, {})) == {}
+
+
 def test_explaining_a_log_that_is_not_there_is_no_error(tmp_path):
     assert explain_log(tmp_path / "gone.log") is None
 
