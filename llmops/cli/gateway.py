@@ -19,6 +19,8 @@ def register(app: typer.Typer) -> None:
         rich_markup_mode=None,
     )
     group.command("run", epilog="Example: llmops gateway run --upstream http://127.0.0.1:8000/v1")(run)
+    group.command("check", epilog="Example: llmops gateway check -c configs/gateway.yaml --live")(check)
+    group.command("top", epilog="Example: llmops gateway top http://127.0.0.1:9090")(top)
     app.add_typer(group, name="gateway")
 
 
@@ -45,6 +47,54 @@ def run(
         "gateway run",
         lambda progress: launch.run(spec, progress),
         view.served,
+        json=json,
+        report=report,
+        quiet=quiet,
+        verbose=verbose,
+    )
+
+
+def check(
+    config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="A gateway config")],
+    live: Annotated[bool, typer.Option("--live", help="Ask each provider, with the cheapest call")] = False,
+    json: opt.Json = False,
+    report: opt.ReportFiles = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Is a config right, are its prices known, and do its providers take its keys"""
+    from llmops.cli import output
+    from llmops.gateway import check as package
+
+    output.run(
+        "gateway check",
+        lambda progress: package.check(config, live=live, progress=progress),
+        package.view,
+        json=json,
+        report=report,
+        quiet=quiet,
+        verbose=verbose,
+    )
+
+
+def top(
+    url: Annotated[str, typer.Argument(help="A running gateway or its metrics port")] = "http://127.0.0.1:8080",
+    every_s: Annotated[float, typer.Option("--every", min=0.2, metavar="SECONDS", help="Between samples")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="One sample, then end")] = False,
+    key_env: Annotated[str | None, typer.Option(metavar="NAME", help="Variable with an admin key")] = None,
+    json: opt.Json = False,
+    report: opt.ReportFiles = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """A live table of a running gateway: rates, latency, tokens, cost by model"""
+    from llmops.cli import output
+    from llmops.gateway import top as package
+
+    output.run(
+        "gateway top",
+        lambda progress: package.watch(url, every_s=every_s, once=once or json, key_env=key_env, progress=progress),
+        package.view,
         json=json,
         report=report,
         quiet=quiet,

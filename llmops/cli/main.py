@@ -30,6 +30,7 @@ VERBS: Final = (
     "bench",
     "diagnose", "doctor",
     "gateway",
+    "cost",
     "callers",
     "keys",
     "tokens",

@@ -15,14 +15,16 @@ from llmops.gateway.access_log import AccessLog
 from llmops.gateway.batching import Batcher
 from llmops.gateway.cache.exact import ExactCache, MemoryStore
 from llmops.gateway.config import Gateway, Limits
+from llmops.gateway.config import Route as RouteForm
 from llmops.gateway.config import Target as TargetForm
+from llmops.gateway.discover import keep_discovering
 from llmops.gateway.guard import Guard
 from llmops.gateway.keys import Keyring
 from llmops.gateway.limits import Limiter, LimiterMaker
 from llmops.gateway.metrics import Metrics
 from llmops.gateway.money import Account
 from llmops.gateway.resilience import RetryBudget
-from llmops.gateway.routing import build
+from llmops.gateway.routing import Table, build
 from llmops.gateway.targets import Provider, Target, watch_health
 from llmops.prices import Charge, PriceBook, PriceSheet, price_book
 
@@ -51,14 +53,14 @@ class Site:
         self.shared = shared
         self._limiter: LimiterMaker = shared.limiter if shared is not None else _own_limiter
         self.keyring = Keyring(config, self._limiter)
-        vault = _vault(config)
+        vault = vault_of(config)
         self.providers = {name: Provider(name, form, vault) for name, form in config.providers.items()}
         for name, provider in self.providers.items():
             if provider.form.batching is not None:
                 provider.batcher = Batcher(name, provider.form.batching, self.metrics)
         self.targets: dict[TargetForm, Target] = {}
-        self.table = build(config, self._target)
-        self.metrics.configured({name for route in config.routes for name in (route.match, *route.alias)})
+        self.discovered: dict[str, list[RouteForm]] = {}
+        self.rebuild()
         self.retry_budget = RetryBudget(config.retry.budget)
         self.prices: PriceBook = price_book(config.prices)
         self.access_log = AccessLog(config.access_log) if config.access_log else None
@@ -77,6 +79,14 @@ class Site:
                 form, self.providers[form.provider], self.config.breaker, self._limiter
             )
         return target
+
+    def rebuild(self) -> None:
+        """Routes from the config, then what providers were found to serve."""
+        found = [route for routes in self.discovered.values() for route in routes]
+        self.table: Table = build(self.config, self._target, found)
+        self.metrics.configured(
+            {name for route in (*self.config.routes, *found) for name in (route.match, *route.alias)}
+        )
 
     def charge(self, call: Call) -> Charge | None:
         """What a call costs so far; None when nothing was used."""
@@ -108,6 +118,9 @@ class Site:
         """Begin health checks and logging."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(watch_health(each)) for each in self.providers.values() if each.form.health]
+        self._tasks += [
+            loop.create_task(keep_discovering(self, each)) for each in self.providers.values() if each.form.discover
+        ]
         if self.keyring.access is not None:
             self._tasks.append(loop.create_task(_maintain(self.keyring.access)))
         if self.access_log is not None:
@@ -153,7 +166,7 @@ async def _maintain(access: Access) -> None:
         await asyncio.sleep(1.0)
 
 
-def _vault(config: Gateway) -> Vault | None:
+def vault_of(config: Gateway) -> Vault | None:
     """The vault of provider keys, opened only where a provider's key is in it."""
     if not any(provider.key_vault for provider in config.providers.values()):
         return None

@@ -54,7 +54,7 @@ class Provider:
             key = read_secret(form.key_env, form.key_file, f"provider {name!r}")
         self._auth = _auth_headers(form, key)
         self.local = form.local or is_loopback(self.origin.host)
-        self.prices_as = form.prices_as or _PRICES_AS.get(form.dialect) or _PROVIDER_BY_HOST.get(self.origin.host)
+        self.prices_as = prices_as_of(form)
 
     @property
     def pool(self) -> Pool:
@@ -219,6 +219,12 @@ async def _is_well(provider: Provider, path: str, timeout_s: float) -> bool:
     except (TransferError, PoolFullError, TimeoutError):
         return False
     return 200 <= exchange.status < 400
+
+
+def prices_as_of(form: ProviderForm) -> str | None:
+    """The price library's name of a provider: from the config, its dialect, or its address."""
+    host = Origin.of(form.base_url)[0].host
+    return form.prices_as or _PRICES_AS.get(form.dialect) or _PROVIDER_BY_HOST.get(host)
 
 
 def _auth_headers(form: ProviderForm, key: str | None) -> list[tuple[bytes, bytes]]:

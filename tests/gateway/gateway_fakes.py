@@ -6,6 +6,7 @@ asked for by the model's name (``fault-429``), by ``Fake.faults`` in order, or b
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -99,6 +100,8 @@ class Fake:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # closing alone does not wake the thread in accept
         self._socket.close()
 
     def _accept(self) -> None:
