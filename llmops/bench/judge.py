@@ -131,7 +131,8 @@ def report(
     comparison = None
     if baseline is not None:
         changes = compare.by_blocks(baseline["blocks"], picked.blocks, spec.max_regression)
-        verdicts.append(compare.overall(changes))
+        sound = picked.validity.valid and baseline["validity"]["valid"]
+        verdicts.append(compare.overall(changes) if sound else "INCONCLUSIVE")
         findings += compare.findings(changes, f"against {spec.baseline}")
         mine = {"model": session.endpoint.model, "api": spec.api, "lengths": lengths}
         notes = compare.differences(baseline, picked.data() | mine)
