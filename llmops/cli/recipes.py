@@ -41,7 +41,11 @@ def list_(
 
 
 def show(
-    name: Name, json: opt.Json = False, report: opt.ReportFiles = None, quiet: opt.Quiet = False, verbose: opt.Verbose = 0
+    name: Name,
+    json: opt.Json = False,
+    report: opt.ReportFiles = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
 ) -> None:
     """Print a recipe"""
     from llmops.cli import output
@@ -82,7 +86,9 @@ def copy(
 
 
 def validate(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE]…", help="Recipes; none: all shipped ones")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE]…", help="Recipes; none: all shipped ones")
+    ] = None,
     json: opt.Json = False,
     report: opt.ReportFiles = None,
     quiet: opt.Quiet = False,
