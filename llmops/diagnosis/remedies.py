@@ -15,13 +15,11 @@ _DOWN: Final[Mapping[str, Direction]] = {
     "mem-fraction-static": "down",
     "max-num-seqs": "down",
     "max-num-batched-tokens": "down",
-    "max-model-len": "down",
     "cuda-graph-max-bs": "down",
 }
 _UP: Final[Mapping[str, Direction]] = {
     "gpu-memory-utilization": "up",
     "mem-fraction-static": "up",
-    "max-model-len": "down",
     "max-num-seqs": "down",
     "max-num-batched-tokens": "down",
 }
@@ -33,7 +31,6 @@ _DIRECTIONS: Final[Mapping[str, Mapping[str, Direction]]] = {
     "gpu-oom-runtime": _DOWN,
     "kv-cache-no-memory": _UP,
     "kv-cache-too-small": _UP,
-    "max-model-len-too-long": _DOWN,
     "lora-rank-too-high": {"max-lora-rank": "up"},
 }
 # What an engine takes when the flag is not given.
