@@ -72,29 +72,45 @@ class Call:
 
     def headers(self) -> bytes:
         """The ``x-llmops-*`` lines."""
-        target = self.target
-        lines = (
-            f"x-llmops-request-id: {self.id}\r\nx-llmops-route: {self.route.label}\r\n"
-            f"x-llmops-target: {target.name if target else '-'}\r\nx-llmops-attempts: {self.attempts}\r\n"
-            f"x-llmops-cache: {self.cache}\r\n"
-        )
-        charge = self.charge
+        charge, target = self.charge, self.target
+        key = (self.route.label, target.name if target else "-", self.attempts, self.cache, charge and charge.source)
+        lines = _lines.get(key)
+        if lines is None:
+            lines = _remember(key)
+        cost = ""
         if charge is not None:
-            cost = "unknown" if charge.amount_usd is None else f"{charge.amount_usd:f}"
-            lines += f"x-llmops-cost-usd: {cost}\r\n"
-            if charge.source:
-                lines += f"x-llmops-price-source: {charge.source}\r\n"
+            amount = charge.amount_usd
+            shown = "unknown" if amount is None else str(amount)
+            cost = f"x-llmops-cost-usd: {f'{amount:f}' if 'E' in shown else shown}\r\n"
+        text = f"x-llmops-request-id: {self.id}\r\n{lines}{cost}"
         if self.guarded:
-            lines += f"x-llmops-guard: {self.guarded}\r\n"
+            text += f"x-llmops-guard: {self.guarded}\r\n"
         if self.dropped:
-            lines += f"x-llmops-dropped: {', '.join(self.dropped)}\r\n"
-        raw = lines.encode("latin-1", "replace")
+            text += f"x-llmops-dropped: {', '.join(self.dropped)}\r\n"
+        if self.caller.limiter is not None:
+            text += self.caller.limiter.headers(self.dialect, time.monotonic())
+        raw = text.encode("latin-1", "replace")
         if self.upstream_id:
             raw += b"x-request-id: %b\r\nrequest-id: %b\r\n" % (self.upstream_id, self.upstream_id)
-        limiter = self.caller.limiter
-        if limiter is not None:
-            raw += limiter.headers(self.dialect, time.monotonic())
         return raw
+
+
+_lines: dict[tuple[object, ...], str] = {}
+
+
+def _remember(key: tuple[object, ...]) -> str:
+    """The header lines that many answers have in common."""
+    route, target, attempts, cache, source = key
+    made = (
+        f"x-llmops-route: {route}\r\nx-llmops-target: {target}\r\nx-llmops-attempts: {attempts}\r\n"
+        f"x-llmops-cache: {cache}\r\n"
+    )
+    if source:
+        made += f"x-llmops-price-source: {source}\r\n"
+    if len(_lines) >= 1024:
+        _lines.clear()
+    _lines[key] = made
+    return made
 
 
 def facts_of(ask: Ask, route: Route) -> Facts:

@@ -156,13 +156,15 @@ async def _exchange(call: Call, target: Target, codec: Codec, deadline_ns: int) 
         await _read_whole(call, target, codec, ask, exchange)  # an error object, if it is one, says more than this:
         raise Failure("protocol", 502, f"{target.provider.name} did not answer with the stream that was asked for")
 
-    async def ask_for(what: Ask) -> tuple[bytes, Usage | None]:
-        return await _read_whole(call, target, codec, what, await _send(call, target, codec, what, deadline_ns))
-
-    if batcher is not None:
-        body, call.usage = await batcher.run(ask, target.name, ask_for)
+    if batcher is None:
+        exchange = await _send(call, target, codec, ask, deadline_ns)
+        body, call.usage = await _read_whole(call, target, codec, ask, exchange)
     else:
-        body, call.usage = await ask_for(ask)
+
+        async def ask_for(what: Ask) -> tuple[bytes, Usage | None]:
+            return await _read_whole(call, target, codec, what, await _send(call, target, codec, what, deadline_ns))
+
+        body, call.usage = await batcher.run(ask, target.name, ask_for)
     if call.usage is None:
         out = 0 if ask.surface.name == "embeddings" else max(1, len(body) // 4)
         call.estimate = Usage(call.facts.input_tokens, out, estimated=True)

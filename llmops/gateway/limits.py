@@ -13,18 +13,22 @@ from llmops.gateway.config import Limits
 class Bucket:
     """Refills evenly to ``capacity`` within a minute. What was taken too much is owed."""
 
-    __slots__ = ("_level", "_when", "capacity")
+    __slots__ = ("_level", "_per_s", "_when", "capacity")
 
     def __init__(self, capacity: int, now: float) -> None:
         self.capacity = capacity
+        self._per_s = capacity / 60
         self._level = float(capacity)
         self._when = now
 
     def level(self, now: float) -> float:
         """What is there now."""
-        self._level = min(self.capacity, self._level + (now - self._when) * self.capacity / 60)
+        level = self._level + (now - self._when) * self._per_s
+        if level > self.capacity:
+            level = float(self.capacity)
+        self._level = level
         self._when = now
-        return self._level
+        return level
 
     def set(self, level: float, when: float) -> None:
         """Take over a state from elsewhere."""
@@ -37,14 +41,14 @@ class Bucket:
     def take(self, amount: float, now: float) -> bool:
         """Take all of ``amount`` or nothing. What is more than the whole bucket passes when the bucket is full."""
         level = self.level(now)
-        if level < min(amount, self.capacity):
+        if level < amount and level < self.capacity:
             return False
         self._level = level - amount
         return True
 
     def give(self, amount: float) -> None:
         """Return what was not used; a negative amount takes what was used in excess."""
-        self._level = min(self.capacity, self._level + amount)
+        self._level += amount  # a level over the capacity is cut when it is next read
 
     def wait_s(self, amount: float, now: float) -> float:
         """Seconds until ``amount`` could be taken."""
@@ -95,23 +99,22 @@ class Limiter:
         if self._tokens is not None:
             self._tokens.give(reserved - (used or 0))
 
-    def headers(self, dialect: str, now: float) -> bytes:
+    def headers(self, dialect: str, now: float) -> str:
         """The limits and what is left of them, in the caller's dialect."""
-        out = b""
-        for name, bucket in ((b"requests", self._requests), (b"tokens", self._tokens)):
+        out = ""
+        for name, bucket in (("requests", self._requests), ("tokens", self._tokens)):
             if bucket is None:
                 continue
             level, size = bucket.level(now), bucket.capacity
-            left, full_in = max(0, int(level)), (size - level) * 60 / size
+            left = int(level) if level > 0 else 0
+            full_in_ms = int((size - level) * 60_000 / size)
             if dialect == "anthropic":
-                at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + math.ceil(full_in))).encode()
-                out += _ANTHROPIC % (name, size, name, left, name, at)
+                at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + math.ceil(full_in_ms / 1000)))
+                start = f"anthropic-ratelimit-{name}"
+                out += f"{start}-limit: {size}\r\n{start}-remaining: {left}\r\n{start}-reset: {at}\r\n"
             else:
-                out += _OPENAI % (name, size, name, left, name, full_in)
+                out += (
+                    f"x-ratelimit-limit-{name}: {size}\r\nx-ratelimit-remaining-{name}: {left}\r\n"
+                    f"x-ratelimit-reset-{name}: {full_in_ms}ms\r\n"
+                )
         return out
-
-
-_OPENAI = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %.3fs\r\n"
-_ANTHROPIC = (
-    b"anthropic-ratelimit-%b-limit: %d\r\nanthropic-ratelimit-%b-remaining: %d\r\nanthropic-ratelimit-%b-reset: %b\r\n"
-)

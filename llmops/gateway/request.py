@@ -152,9 +152,8 @@ def refuse(call: Call, refusal: Refusal) -> None:
         lines += "www-authenticate: Bearer\r\n"
     for name, value in refusal.headers.items():
         lines += f"{name}: {value}\r\n"
-    raw = lines.encode("latin-1", "replace")
     if call.admitted_tokens >= 0 or refusal.status == 429:
         limiter = getattr(getattr(call, "caller", None), "limiter", None)
         if limiter is not None:
-            raw += limiter.headers(call.dialect, time.monotonic())
-    call.reply.whole(refusal.status, raw, refusal.body(call.dialect, call.id))
+            lines += limiter.headers(call.dialect, time.monotonic())
+    call.reply.whole(refusal.status, lines.encode("latin-1", "replace"), refusal.body(call.dialect, call.id))

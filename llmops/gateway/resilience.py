@@ -119,12 +119,14 @@ class RetryBudget:
 class Breaker:
     """One target and one kind of failure: closed -> open -> half-open (one probe) -> closed, or open for twice as long."""
 
-    __slots__ = ("_failed", "_form", "_in_row", "_next_open_s", "_probe_until", "_seen", "_window_from", "open_until")
+    __slots__ = (
+        "_failed", "_form", "_in_row", "_next_open_s", "_probe_until", "_since", "_successes", "_window_from", "open_until",
+    )  # fmt: skip
 
     def __init__(self, form: BreakerForm) -> None:
         self._form = form
-        self._in_row = 0
-        self._seen = self._failed = 0
+        self._in_row = self._failed = 0
+        self._successes = self._since = 0
         self._window_from = 0.0
         self._next_open_s = form.open_s
         self._probe_until = 0.0
@@ -142,23 +144,29 @@ class Breaker:
             self._probe_until = now + self._form.open_s
 
     def succeeded(self) -> None:
-        """It answered."""
-        if self.open_until:
-            self.open_until = self._probe_until = 0.0
-            self._next_open_s = self._form.open_s
-            self._seen = self._failed = 0
-        self._in_row = 0
-        self._seen += 1
+        """It answered while this was open."""
+        self.open_until = self._probe_until = 0.0
+        self._next_open_s = self._form.open_s
+        self._in_row = self._failed = 0
 
-    def failed(self, now: float, retry_after_s: float | None = None) -> None:
-        """It failed in this kind. ``retry_after_s``: it said for how long."""
+    def failed(self, now: float, successes: int, retry_after_s: float | None = None) -> None:
+        """It failed in this kind.
+
+        Args:
+            now: Monotonic seconds.
+            successes: Good answers of the target so far, of any time.
+            retry_after_s: It said for how long to leave it alone.
+        """
         if now - self._window_from > self._form.window_s:
             self._window_from = now
-            self._seen = self._failed = 0
+            self._failed, self._since = 0, successes
+        if successes != self._successes:  # something went well since the last failure
+            self._successes = successes
+            self._in_row = 0
         self._in_row += 1
-        self._seen += 1
         self._failed += 1
-        share = self._seen >= self._form.min_requests and self._failed / self._seen >= self._form.share
+        seen = successes - self._since + self._failed
+        share = seen >= self._form.min_requests and self._failed / seen >= self._form.share
         if retry_after_s:
             self.open_until = max(self.open_until, now + min(retry_after_s, self._form.max_open_s * 10))
             self._probe_until = 0.0

@@ -133,18 +133,9 @@ class Target:
     """A model at a provider, with what has been seen of it."""
 
     __slots__ = (
-        "breakers",
-        "conditional",
-        "form",
-        "in_flight",
-        "latency_s",
-        "limiter",
-        "model",
-        "name",
-        "provider",
-        "sheet",
-        "sheet_until",
-    )
+        "breakers", "conditional", "form", "in_flight", "latency_s", "limiter", "model", "name", "provider", "sheet",
+        "sheet_until", "successes", "troubled",
+    )  # fmt: skip
 
     def __init__(self, form: TargetForm, provider: Provider, breaker: BreakerForm, limiter: LimiterMaker) -> None:
         self.form = form
@@ -155,6 +146,8 @@ class Target:
         self.breakers: dict[FailureKind, Breaker] = {kind: Breaker(breaker) for kind in KINDS}
         self.limiter = limiter(form.limits, f"target {self.name}") if form.limits.any else None
         self.in_flight = 0
+        self.successes = 0
+        self.troubled = False  # whether any breaker is open: while none is, none is asked
         self.latency_s = 0.0
         self.sheet: PriceSheet | str = ""  # the price of ``model``, kept until the next minute begins
         self.sheet_until = 0.0
@@ -163,37 +156,40 @@ class Target:
         """Seconds for which it is to be left alone; 0 when it may be asked; infinite while its health check fails."""
         if not self.provider.healthy:
             return math.inf
-        longest = 0.0
-        for breaker in self.breakers.values():
-            if breaker.open_until:
-                longest = max(longest, breaker.blocks(now))
-        return longest
+        if not self.troubled:
+            return 0.0
+        return max(breaker.blocks(now) for breaker in self.breakers.values())
 
     def asked(self, now: float) -> None:
         """A request goes to it."""
         self.in_flight += 1
-        for breaker in self.breakers.values():
-            if breaker.open_until:
+        if self.troubled:
+            for breaker in self.breakers.values():
                 breaker.asked(now)
 
     def answered(self, took_s: float) -> None:
         """It answered well after so many seconds (a stream: its first content)."""
         self.latency_s = took_s if not self.latency_s else self.latency_s + _ALPHA * (took_s - self.latency_s)
-        for breaker in self.breakers.values():
-            breaker.succeeded()
+        self.successes += 1
+        if self.troubled:
+            self.answered_otherwise()
 
     def failed(self, failure: Failure, now: float) -> None:
         """It failed. What depends on the caller (a 4xx, a limit of the caller's own key) cools nothing."""
         if failure.kind == "caller" or (failure.kind == "rate_limit" and self.provider.form.forward_key):
             self.answered_otherwise()
             return
-        self.breakers[failure.kind].failed(now, failure.retry_after_s)
+        breaker = self.breakers[failure.kind]
+        breaker.failed(now, self.successes, failure.retry_after_s)
+        self.troubled = any(each.open_until for each in self.breakers.values())
 
     def answered_otherwise(self) -> None:
         """It answered, if not well: it is there, so what is open for not being there closes."""
-        for breaker in self.breakers.values():
-            if breaker.open_until:
-                breaker.succeeded()
+        if self.troubled:
+            for breaker in self.breakers.values():
+                if breaker.open_until:
+                    breaker.succeeded()
+            self.troubled = False
 
 
 async def watch_health(provider: Provider) -> None:

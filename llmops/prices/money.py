@@ -136,20 +136,23 @@ class PriceSheet:
 
                 return library.charge(self, usage, at)
         counts = _leaves(self, usage)
-        if any(count < 0 for _, count, _ in counts):
-            return Charge(None, reason="the usage contradicts itself: a part is larger than its whole")
         total, parts = ZERO, []
         for name, count, rate in counts:
-            if count:
+            if count > 0:
                 usd = rate.at(usage.input_tokens) if rate.tiers else rate.base
                 amount = usd * count / MILLION
                 total += amount
                 parts.append(ChargePart(name, count, usd, amount))
-        return Charge(total, tuple(parts), self.source, self.price_date, estimated=usage.estimated)
+            elif count < 0:
+                reason = "the usage contradicts itself: a part is larger than its whole"
+                return Charge(None, reason=reason, estimated=usage.estimated)
+        return Charge(total, tuple(parts), self.source, self.price_date, "", usage.estimated)
 
 
 def _leaves(sheet: PriceSheet, usage: Usage) -> list[tuple[str, int, Rate]]:
     """Split totals into parts with a rate of their own and the rest."""
+    if not (usage.cache_read_tokens or usage.cache_write_tokens or usage.reasoning_tokens):
+        return [("input", usage.input_tokens, sheet.input), ("output", usage.output_tokens, sheet.output)]
     plain, leaves = usage.input_tokens, []
     write = usage.cache_write_tokens
     if sheet.cache_write_1h is not None and usage.cache_write_1h_tokens:

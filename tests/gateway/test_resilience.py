@@ -275,14 +275,14 @@ def test_kinds():
 
 def test_breaker_lets_one_probe_through():
     breaker = Breaker(BreakerForm(failures=2, open_s=10, max_open_s=60))
-    breaker.failed(0.0)
+    breaker.failed(0.0, 0)
     assert breaker.blocks(0.0) == 0
-    breaker.failed(0.0)
+    breaker.failed(0.0, 0)
     assert breaker.blocks(1.0) == 9
     assert breaker.blocks(10.0) == 0
     breaker.asked(10.0)  # the probe
     assert breaker.blocks(10.5) > 0
-    breaker.failed(11.0)
+    breaker.failed(11.0, 0)
     assert breaker.blocks(12.0) == 19  # open for twice as long
     breaker.asked(31.0)
     breaker.succeeded()

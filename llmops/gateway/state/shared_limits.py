@@ -85,7 +85,7 @@ class SharedLimiter(Limiter):
             super().leave(reserved, used)
             self._save(-1)
 
-    def headers(self, dialect: str, now: float) -> bytes:
+    def headers(self, dialect: str, now: float) -> str:
         """See ``Limiter``; read without the lock, for information only."""
         self._load()
         return super().headers(dialect, now)
