@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from llmops.errors import UsageError
 from llmops.pipeline import pages
+from llmops.pipeline.export_steps import build_step, export_step, triton_step
 from llmops.pipeline.rundir import discard, fingerprint, model_fingerprint, recall, remember
 from llmops.pipeline.spec import ChatStep, ModelStep, PriceStep, Step
 from llmops.pipeline.state import Run, StepReport
@@ -164,6 +165,9 @@ FUNCTIONS: Final[dict[str, Callable[[Step, Run], StepReport]]] = {
     "plan": plan_step,
     "quantize": quantize_step,
     "evaluate": evaluate_step,
+    "export": export_step,
+    "build": build_step,
+    "triton": triton_step,
     "serve": serve_step,
     "chat": chat_step,
     "bench": bench_step,
