@@ -16,6 +16,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from llmops.quantize.gate import Quality, judge, thresholds
+from llmops.quantize.spec import GateSpec
+
 METHODS = {
     "gptq-4": ["--method", "gptq", "--bits", "4"],
     "gptq-4-g32": ["--method", "gptq", "--bits", "4", "--group-size", "32"],
@@ -46,11 +49,12 @@ def row(name: str, document: dict) -> str:
         return f"| {name} | {document['error']['message']} |" + " |" * 8
     data = document["data"]
     q = data["quality"]
+    gate, _ = judge(Quality(**q), thresholds(GateSpec(), data["bits"]))  # today's defaults, also for kept figures
     return (
         f"| {name} | {data['engine']} | {data['sizes']['after_bytes'] / 1e6:.1f} | {data['cpu_seconds']:.0f} | "
         f"{data['peak_rss_bytes'] / 1e9:.2f} | {q['ppl_ratio']:.4f} ± {q['ppl_ratio_se']:.4f} | "
         f"{q['kl_mean']:.4f} ± {q['kl_se']:.4f} | {q['kl_p99']:.3f} | {q['top1_agreement']:.1%} | "
-        f"{'passes' if data['gate']['passed'] else 'fails'} |"
+        f"{'passes' if gate.passed else 'fails'} |"
     )
 
 

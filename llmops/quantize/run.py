@@ -209,9 +209,8 @@ def _report(
 
 
 def serve_command(plan: QuantizePlan) -> str:
-    """What serves the result here: vLLM on a GPU; on a CPU what can load the format."""
-    on_cpu = "vllm" if plan.engine == "llmcompressor" and METHODS[plan.method].vllm_on_cpu else "transformers"
-    engine = on_cpu if plan.device == "cpu" else "vllm"
+    """What serves the result: vLLM, and on a CPU transformers where it loads the format without more packages."""
+    engine = "vllm" if plan.device != "cpu" or plan.engine == "llmcompressor" else "transformers"
     return f"llmops serve {shlex.quote(str(plan.out))} --engine {engine}"
 
 
