@@ -24,9 +24,9 @@ _SUMMED: Final = (
     "count(*) filter (where estimated <> 0)",
     "count(*) filter (where status >= 400)",
     "coalesce(sum(amount_pico / 1000000), 0)",
-    "coalesce(sum(amount_pico % 1000000), 0)",
+    "coalesce(sum(mod(amount_pico, 1000000)), 0)",
     "coalesce(sum(saved_pico / 1000000), 0)",
-    "coalesce(sum(saved_pico % 1000000), 0)",
+    "coalesce(sum(mod(saved_pico, 1000000)), 0)",
     *(f"sum({name})" for name in TOKENS),
 )
 _BUCKET: Final = f"cast(floor(at / {BUCKET_S}) as bigint)"
@@ -58,9 +58,11 @@ _INSERT: Final = (
     + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "request_id")
     + " where llmops_entries.state = 'in_flight' and excluded.state = 'settled'"
 )
+# One statement: what is deleted is what is summed, whatever other replicas insert meanwhile.
 _ROLL_UP: Final = (
-    f"insert into llmops_sums select {_BUCKET}, {_NAMED}, {', '.join(_SUMMED)} from llmops_entries "
-    f"where at >= %s and at < %s group by {_BUCKET}, {_NAMED} on conflict (bucket, {_NAMED}) do update set "
+    "with gone as (delete from llmops_entries where at >= %s and at < %s returning *) "
+    f"insert into llmops_sums select {_BUCKET}, {_NAMED}, {', '.join(_SUMMED)} from gone "
+    f"group by {_BUCKET}, {_NAMED} on conflict (bucket, {_NAMED}) do update set "
     + ", ".join(f"{name} = llmops_sums.{name} + excluded.{name}" for name in SUMS)
 )
 
@@ -91,7 +93,6 @@ class PostgresStore:
             if oldest is None or (start := int(oldest // BUCKET_S) * BUCKET_S) + BUCKET_S > before:
                 return False
             cursor.execute(_ROLL_UP, (start, start + BUCKET_S))
-            cursor.execute("delete from llmops_entries where at >= %s and at < %s", (start, start + BUCKET_S))
             return True
 
     def sums(self, since: float, until: float, by: Sequence[str]) -> list[SumRow]:
