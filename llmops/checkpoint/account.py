@@ -81,8 +81,12 @@ def logical_elements(tensor: Tensor, quantization: Quantization | None) -> int:
 
 
 def scaled(account: Account, size_bytes: int) -> Weights:
-    """The shares of ``account`` scaled so that they add up to a known total: the index's ``total_size``."""
+    """The shares of ``account`` scaled so that they add up to a known total: the index's ``total_size``.
+
+    Weights stored twice as wide as the configuration says (float32 behind a bfloat16 config) have as many elements.
+    """
     ratio = size_bytes / account.size_bytes if account.size_bytes else 1.0
+    ratio /= next((width for width in (2.0, 0.5) if abs(ratio / width - 1) < 0.03), 1.0)
     return Weights(
         **{
             role: Share(round(share.fixed_bytes * ratio), round(share.floats * ratio))

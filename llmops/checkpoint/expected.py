@@ -11,6 +11,7 @@ from llmops.checkpoint.groups import layer_kinds
 from llmops.checkpoint.quantization import is_ignored
 from llmops.checkpoint.tensors import Tensor
 
+_LEARNED_POSITIONS = ("opt", "gpt2", "gpt_bigcode", "bert", "roberta", "xlm-roberta", "electra", "distilbert")
 _FLOAT_BITS = {"float32": ("F32", 32), "float64": ("F64", 64), "float16": ("F16", 16), "bfloat16": ("BF16", 16)}
 
 
@@ -65,6 +66,8 @@ def _named_shapes(config: Mapping[str, Any], shape: Shape) -> Iterator[tuple[str
     if not shape.hidden or not shape.layers:
         return
     yield "model.embed_tokens.weight", (shape.vocab, shape.hidden), False
+    if shape.model_type in _LEARNED_POSITIONS:
+        yield "model.embed_positions.weight", (shape.context, shape.hidden), False
     for index, kind in enumerate(layer_kinds(shape)):
         prefix = f"model.layers.{index}."
         if kind == "linear":
@@ -180,7 +183,17 @@ def _vision(config: Mapping[str, Any], shape: Shape) -> Iterator[tuple[str, tupl
     patch = number(vision, "patch_size", default=14)
     yield "vision_tower.patch_embed.weight", (hidden, 3 * patch * patch), False
     out = number(vision, "out_hidden_size", default=shape.hidden) or shape.hidden
+    positions = (number(vision, "image_size") // patch) ** 2 if patch else 0
+    if positions < 100_000 and "siglip" in str(vision.get("model_type")):
+        yield "vision_tower.position_embedding.weight", (positions, hidden), False
+    family = shape.model_type if not section(config, "text_config") else str(config.get("model_type"))
+    if family.startswith(("qwen2_vl", "qwen2_5_vl", "qwen3_vl")):  # four patches become one
+        yield "visual.merger.mlp.0.weight", (4 * hidden, 4 * hidden), False
+        yield "visual.merger.mlp.2.weight", (out, 4 * hidden), False
+        return
     yield "multi_modal_projector.linear.weight", (out, hidden), False
+    if family.startswith(("mistral3", "llava", "internvl", "pixtral")):
+        yield "multi_modal_projector.linear_2.weight", (out, out), False
     if section(config, "audio_config"):
         audio = section(config, "audio_config")
         width, layers = number(audio, "hidden_size", "d_model"), number(audio, "num_hidden_layers", "encoder_layers")

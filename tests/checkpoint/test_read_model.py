@@ -304,3 +304,14 @@ def test_an_encoder_has_no_cache(tmp_path):
     facts = read_model(only_config(tmp_path / "m", config))
     assert not facts.is_generative
     assert (facts.attention, facts.kv_bytes_per_token, facts.groups) == ("encoder", 0, ())
+
+
+def test_an_index_of_wider_weights_does_not_double_the_elements(tmp_path):
+    directory = sharded(tmp_path / "m")
+    plain = read_model(directory)
+    for shard in directory.glob("*.safetensors"):
+        shard.unlink()
+    index = json.loads((directory / "model.safetensors.index.json").read_text())
+    index["metadata"]["total_size"] *= 2
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert read_model(directory).weights.split.floats == plain.weights.split.floats
