@@ -14,6 +14,8 @@ from serve_process import serving
 
 pytestmark = pytest.mark.slow
 
+# The model is a base model with a weak memory; this form of the question it answers.
+FRANCE = "Question: What is the capital of France?\nAnswer:"
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -32,7 +34,7 @@ def official(served) -> openai.OpenAI:
 
 
 def converse(served) -> str:
-    """What every engine must do for the official client; returns a greedy text."""
+    """What every engine must do for the official client; returns its answer to the question."""
     with official(served) as client:
         assert served.model in [model.id for model in client.models.list()]
         chat = client.chat.completions.create(model=served.model, messages=QUESTION, max_tokens=8, temperature=0)
@@ -49,10 +51,9 @@ def converse(served) -> str:
         assert any(chunk.usage for chunk in chunks)
         with pytest.raises(openai.BadRequestError):
             client.chat.completions.create(model=served.model, messages=QUESTION, max_tokens=10**6)
-        text = client.completions.create(
-            model=served.model, prompt="The capital of France is", max_tokens=8, temperature=0
-        )
-        return text.choices[0].text
+        text = client.completions.create(model=served.model, prompt=FRANCE, max_tokens=4, temperature=0)
+        assert text.usage.completion_tokens <= 4
+        return streamed
 
 
 def test_transformers_serves_the_real_model(small_model, tmp_path):
@@ -66,9 +67,7 @@ def test_llamacpp_serves_the_real_model(small_gguf, tmp_path):
     with serving(tmp_path, small_gguf, "--name", "real") as served:
         assert served.log.name.startswith("real-llamacpp")
         with official(served) as client:
-            answer = client.completions.create(
-                model="real", prompt="The capital of France is", max_tokens=8, temperature=0
-            )
+            answer = client.completions.create(model="real", prompt=FRANCE, max_tokens=8, temperature=0)
         assert "Paris" in answer.choices[0].text
         assert served.stop(signal.SIGTERM) == 143
         served.nothing_left()
@@ -95,7 +94,7 @@ def test_a_tiny_model_says_the_same_on_vllm_and_here(tiny_llama, tmp_path, vllm_
     with serving(ours, tiny_llama, "--engine", "transformers") as served, official(served) as client:
         texts.append(client.completions.create(model=served.model, **prompt).choices[0].text)
     with (
-        serving(theirs, tiny_llama, "--engine", "vllm", env=vllm_environment, seconds=500) as served,
+        serving(theirs, tiny_llama, "--engine", "vllm", "--no-heal", env=vllm_environment, seconds=500) as served,
         official(served) as client,
     ):
         texts.append(client.completions.create(model=served.model, **prompt).choices[0].text)
@@ -117,9 +116,7 @@ def test_quantised_checkpoints_are_served(llmops, small_model, tmp_path, model_c
         result = llmops("quantize", small_model, "--method", method, "-o", out, timeout=900)
         assert (out / "config.json").is_file(), result.stderr
     with serving(tmp_path, out, "--name", "quantised", seconds=300) as served, official(served) as client:
-        answer = client.completions.create(
-            model="quantised", prompt="The capital of France is", max_tokens=8, temperature=0
-        )
+        answer = client.completions.create(model="quantised", prompt=FRANCE, max_tokens=8, temperature=0)
         assert answer.usage.completion_tokens == 8
         assert answer.choices[0].text.strip()
 
