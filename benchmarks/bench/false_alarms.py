@@ -43,15 +43,18 @@ def main() -> None:
     parser.add_argument("--comparisons", type=int, default=40, help="of each kind")
     parser.add_argument("--slower", type=float, default=1.10)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=96)
-    parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=8)
-    parser.add_argument("--ttft-ms", type=float, default=100.0)
-    parser.add_argument("--gap-ms", type=float, default=8.0)
+    parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--concurrency", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=4)
+    parser.add_argument("--ttft-ms", type=float, default=200.0)
+    parser.add_argument("--gap-ms", type=float, default=30.0)
+    parser.add_argument("--only", choices=("unchanged", "slower"), help="one half, to run the halves at the same time")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     found = {}
     for name, slower in (("unchanged", 1.0), ("slower", options.slower)):
+        if options.only not in (None, name):
+            continue
         rows = []
         began = time.monotonic()
         for seed in range(options.comparisons):
@@ -60,10 +63,14 @@ def main() -> None:
             print(f"{name} {seed + 1}/{options.comparisons}: {dict(counts)} {rows[-1]}", file=sys.stderr, flush=True)
         invalid = sum(row["invalid_runs"] for row in rows)
         found[name] = {"ratio": slower, **counts, "invalid_runs": invalid, "minutes": (time.monotonic() - began) / 60}
-    called, hits = found["unchanged"].get("FAIL", 0), found["slower"].get("FAIL", 0)
     total = options.comparisons
-    print(f"unchanged server: {called} of {total} called a regression ({called / total:.1%}; wanted <= 5 %)")
-    print(f"true {options.slower - 1:+.0%}: {hits} of {total} found ({hits / total:.1%}; wanted >= 70 %)")
+    for name, wanted in (("unchanged", "<= 5 %"), ("slower", ">= 70 %")):
+        if name in found:
+            called = found[name].get("FAIL", 0)
+            truth_is = f"{found[name]['ratio'] - 1:+.0%}"
+            print(
+                f"server B truly {truth_is}: {called} of {total} called a regression ({called / total:.1%}; wanted {wanted})"
+            )
     print(json.dumps(found))
     if options.out:
         options.out.write_text(json.dumps(found, indent=2))

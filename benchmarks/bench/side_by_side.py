@@ -24,6 +24,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "bench"))
 from bench_harness import percentile, true_e2e, true_gaps, true_ttft, truth
 
 
+def hub_name(tokenizer: str, directory: Path) -> str:
+    """aiperf takes no local tokenizer, so a hub cache is made in which it finds this one under a hub's name."""
+    repo = directory / "hub" / "models--local--tokenizer"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("0" * 40)
+    (repo / "snapshots").mkdir()
+    (repo / "snapshots" / ("0" * 40)).symlink_to(tokenizer, target_is_directory=True)
+    return "local/tokenizer"
+
+
 def run(command: list[str], directory: Path) -> tuple[float, float]:
     """Run a client; returns its CPU seconds, children included, and when it was started (monotonic ns)."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -35,7 +45,7 @@ def run(command: list[str], directory: Path) -> tuple[float, float]:
             stdout=log,
             stderr=log,
             check=False,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(directory)},
             timeout=600,
         )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -76,7 +86,16 @@ def vllm(url: str, n: int, c: int, options: argparse.Namespace, directory: Path)
 
 def aiperf(url: str, n: int, c: int, options: argparse.Namespace, directory: Path):
     command = [options.aiperf, "profile", "--model", "truth", "--url", url, "--endpoint-type", "chat", "--streaming"]
-    command += ["--request-count", str(n), "--concurrency", str(c), "--tokenizer", options.tokenizer, "--ui", "none"]
+    command += [
+        "--request-count",
+        str(n),
+        "--concurrency",
+        str(c),
+        "--tokenizer",
+        hub_name(options.tokenizer, directory),
+        "--ui",
+        "none",
+    ]
     command += ["--synthetic-input-tokens-mean", "64", "--output-tokens-mean", str(options.tokens)]
     command += ["--output-artifact-dir", str(directory / "out")]
     cost = run(command, directory)
@@ -112,6 +131,8 @@ def row(name: str, client, streams: int, options: argparse.Namespace) -> str:
         except (OSError, KeyError, StopIteration, subprocess.TimeoutExpired) as error:
             return f"| {name} | {streams} | failed: {type(error).__name__} {error} | | | | |"
         log = [entry for entry in server.requests() if entry["sent_ns"]]
+    if not log:
+        return f"| {name} | {streams} | no request was answered | | | | |"
     first = (min(entry["recv_ns"] for entry in log) - began) / 1e9
     cells = []
     for key, values in (("ttft", true_ttft(log)), ("gap", true_gaps(log)), ("e2e", true_e2e(log))):

@@ -6,20 +6,20 @@ import contextlib
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from llmops.bench import compare
 from llmops.bench.blocks import METRICS
 from llmops.bench.compare import Change
 from llmops.bench.report import Level
-from llmops.bench.run import measure_level, open_session
+from llmops.bench.run import Session, measure_level, open_session
 from llmops.bench.slo import Verdict
 from llmops.bench.spec import BenchSpec
 from llmops.errors import ExitCode, UsageError
 from llmops.findings import Finding
 from llmops.progress import Progress
 
-MIN_ROUNDS = 3
+MIN_ROUNDS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,12 @@ class CompareReport:
 
 
 def ab(spec_a: BenchSpec, spec_b: BenchSpec, rounds: int, progress: Progress) -> CompareReport:
-    """Measure both endpoints in ``rounds`` rounds, A B, B A, A B, …; drift of the machine then falls on both alike.
+    """Measure both endpoints in ``rounds`` rounds of A B B A; drift of the machine then falls on both alike.
+
+    A round gives two pairs of neighbours, each one observation of the ratio.
 
     Raises:
-        UsageError: Fewer than three rounds.
+        UsageError: Fewer than two rounds.
         OutsideError: One of them cannot be reached.
     """
     if rounds < MIN_ROUNDS:
@@ -80,20 +82,28 @@ def ab(spec_a: BenchSpec, spec_b: BenchSpec, rounds: int, progress: Progress) ->
     with contextlib.ExitStack() as stack:
         sessions = {name: stack.enter_context(open_session(s, progress)) for name, s in (("A", spec_a), ("B", spec_b))}
         for number in range(rounds):
-            sequence = "AB" if number % 2 == 0 else "BA"
-            measured = {}
-            for name in sequence:
-                progress.note(f"round {number + 1} of {rounds}: {name}")
-                measured[name] = measure_level(sessions[name])
-                if sessions[name].interrupted:
+            for sequence in ("AB", "BA"):
+                progress.note(f"round {number + 1} of {rounds}: {sequence}")
+                measured = _neighbours(sessions, sequence)
+                if len(measured) < 2:
                     break
-            if len(measured) < 2:
-                break
-            order += sequence
-            levels += list(measured.values())
-            _add_pair(pairs, measured["A"], measured["B"])
+                order += sequence
+                levels += list(measured.values())
+                _add_pair(pairs, measured["A"], measured["B"])
         interrupted = next((s.interrupted for s in sessions.values() if s.interrupted), None)
     return _judge((spec_a, spec_b), pairs, levels, order, interrupted)
+
+
+def _neighbours(sessions: dict[str, Session], sequence: str) -> dict[str, Level]:
+    """One run of each, in this order; fewer when interrupted."""
+    measured: dict[str, Level] = {}
+    for name in sequence:
+        if any(session.interrupted for session in sessions.values()):
+            break
+        level = measure_level(sessions[name])
+        if not sessions[name].interrupted:
+            measured[name] = level
+    return measured
 
 
 def _add_pair(pairs: dict[str, list[tuple[float, float]]], a: Level, b: Level) -> None:
@@ -132,7 +142,7 @@ def _judge(
         b=specs[1].url,
         verdict=verdict,
         changes=changes,
-        rounds=len(order) // 2,
+        rounds=len(order) // 4,
         max_regression=limit,
         order=order,
         invalid=invalid,

@@ -100,7 +100,7 @@ def _block_change(name: str, old: list[float], new: list[float], max_regression:
 
 
 def by_pairs(name: str, pairs: Sequence[tuple[float, float]], max_regression: float) -> Change | None:
-    """Compare interleaved rounds: Student's interval of the mean log ratio, one observation a round."""
+    """Compare interleaved runs: Student's interval of the mean log ratio, one observation a pair of neighbours."""
     if not pairs:
         return None
     logs = [math.log(new / old) for old, new in pairs]
@@ -119,7 +119,7 @@ def _with_needed(change: Change, logs: list[float], max_regression: float) -> Ch
     spread = math.sqrt(_variance(logs))
     while rounds < 1000 and stats.t_quantile(0.975, rounds - 1) * spread / math.sqrt(rounds) > room:
         rounds += 1
-    return replace(change, needed=rounds if rounds < 1000 else None)
+    return replace(change, needed=-(-rounds // 2) if rounds < 1000 else None)  # a round has two pairs
 
 
 def _change(

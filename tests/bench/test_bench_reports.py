@@ -163,7 +163,7 @@ def test_baseline_and_compare(tmp_path):
 
 def test_ab_interleaves_and_finds_a_slower_server():
     with truth(ttft_ms=15, gap_ms=3, sigma=0.1) as a, truth(ttft_ms=30, gap_ms=6, sigma=0.1) as b:
-        load = (*QUICK, "--requests", "32", "--concurrency", "4", "--rounds", "4")
+        load = (*QUICK, "--requests", "32", "--concurrency", "4", "--rounds", "2")
         document, done = bench("--ab", a.url, b.url, *load, check=None)
         first = {row["recv_ns"]: "A" for row in a.requests()} | {row["recv_ns"]: "B" for row in b.requests()}
     data = document["data"]

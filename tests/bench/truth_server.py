@@ -151,7 +151,7 @@ class Http(asyncio.Protocol):
     def request(self, head: bytes, body: bytes, now: int) -> None:
         config, server = self.server.config, self.server
         method, path = head.split(b" ")[:2]
-        if method == b"GET":
+        if method == b"GET" or not body:
             self.get(path)
             return
         if path == b"/config":
@@ -186,7 +186,7 @@ class Stream:
     def __init__(self, http: Http, entry: dict, asked: dict) -> None:
         self.http, self.entry, self.asked = http, entry, asked
         self.server, self.config = http.server, http.server.config
-        self.total = self.config.tokens or asked.get("max_tokens", 16)
+        self.total = self.config.tokens or asked.get("max_tokens") or asked.get("max_completion_tokens") or 16
         self.done = 0
         self.held: list[bytes] = []
         self.number = len(self.server.requests)
@@ -194,7 +194,13 @@ class Stream:
 
     def _prompt_tokens(self) -> int:
         messages = self.asked.get("messages") or [{"content": self.asked.get("prompt", "")}]
-        words = sum(len(message["content"].split()) for message in messages)
+        contents = [message["content"] for message in messages]
+        parts = [
+            part if isinstance(part, str) else part.get("text", "")
+            for c in contents
+            for part in ([c] if isinstance(c, str) else c)
+        ]
+        words = sum(len(part.split()) for part in parts)
         return round(self.config.prompt_fixed + self.config.prompt_per_word * words)
 
     @property
