@@ -23,7 +23,9 @@ def plan(
     ] = None,
     engine: Annotated[str | None, typer.Option(metavar="NAME", help="vllm, transformers or llamacpp")] = None,
     engine_version: Annotated[str | None, typer.Option(metavar="X.Y.Z", help="Memory rules of this vLLM")] = None,
-    goal: Annotated[str, typer.Option("--for", metavar="GOAL", help="latency, throughput or context")] = "throughput",
+    goal: Annotated[
+        str, typer.Option("--for", metavar="GOAL", show_default=False, help="latency, throughput or context")
+    ] = "throughput",
     concurrency: Annotated[int | None, typer.Option(metavar="N", help="Full-length requests at once")] = None,
     max_model_len: Annotated[int | None, typer.Option(metavar="TOKENS", help="Context length")] = None,
     tensor_parallel: Annotated[int | None, typer.Option(metavar="N", help="Fix the tensor-parallel degree")] = None,
@@ -32,10 +34,14 @@ def plan(
     gpu_memory_utilization: Annotated[float | None, typer.Option(metavar="SHARE", help="Fix the share taken")] = None,
     max_num_seqs: Annotated[int | None, typer.Option(metavar="N", help="Fix the sequences in a step")] = None,
     max_num_batched_tokens: Annotated[int | None, typer.Option(metavar="N", help="Fix the tokens in a step")] = None,
-    dtype: Annotated[str, typer.Option(metavar="TYPE", help="auto, bfloat16, float16 or float32")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(metavar="TYPE", show_default=False, help="bfloat16, float16 or float32")
+    ] = "auto",
     kv_cache_dtype: Annotated[str | None, typer.Option(metavar="TYPE", help="auto or fp8")] = None,
     quantization: Annotated[str | None, typer.Option(metavar="NAME", help="fp8 or bitsandbytes while loading")] = None,
-    quantize: Annotated[str, typer.Option(metavar="WHEN", help="allow: quantise when needed; never")] = "never",
+    quantize: Annotated[
+        str, typer.Option(metavar="WHEN", show_default=False, help="allow: when needed; never (default)")
+    ] = "never",
     weights_gib: Annotated[float | None, typer.Option(metavar="GIB", help="Weights on one GPU, when known")] = None,
     lora: Annotated[list[str] | None, typer.Option(metavar="NAME=DIR", help="Serve an adapter too")] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Threads on the CPU")] = None,

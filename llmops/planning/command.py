@@ -83,7 +83,8 @@ def make_spec(options: dict[str, Any]) -> PlanSpec:
         return PlanSpec(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        flag = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "option"
+        field = str(first["loc"][0]) if first["loc"] else "option"
+        flag = "--" + {"goal": "for"}.get(field, field).replace("_", "-")
         raise UsageError(f"{flag} {first.get('input')!r}: {first['msg']}", "llmops plan --help") from error
 
 

@@ -70,7 +70,7 @@ def test_plans_for_this_machine_without_gpu(llmops, tiny_llama):
     [
         (["nowhere"], "there is no nowhere"),
         (["model", "--gpu", "H9000"], "no GPU in the table"),
-        (["model", "--for", "speed"], "--goal"),
+        (["model", "--for", "speed"], "--for 'speed'"),
         (["model", "--gpu-memory-utilization", "1.5"], "--gpu-memory-utilization"),
         (["model", "--engine-version", "new", "--gpu", "L4"], "engine version"),
         (["model", "--lora", "adapter"], "--lora NAME=DIR"),
