@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import mmap
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from llmops.checkpoint.onnx_wire import CorruptError, Span, fields, packed, text_of
 from llmops.errors import UsageError
 from llmops.findings import Finding
 
@@ -122,10 +123,6 @@ class _Tally:
     inline: int = 0
 
 
-class _CorruptError(Exception):
-    """The bytes are no protobuf message of this kind."""
-
-
 def read_onnx(path: Path) -> OnnxFacts:
     """Read the facts of ``path`` without its weights.
 
@@ -141,7 +138,7 @@ def read_onnx(path: Path) -> OnnxFacts:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _read(path, data, size)
-    except _CorruptError as error:
+    except CorruptError as error:
         raise UsageError(
             f"{path} is not an ONNX file, or it is cut off: {error}",
             "compare its size and hash with the source, or export it again",
@@ -152,14 +149,14 @@ def _read(path: Path, data: mmap.mmap, size: int) -> OnnxFacts:
     tally = _Tally()
     ir_version, producer, graphs = 0, ["", ""], 0
     # Functions stand after the graph, and a call of one is no operator of its own: they are read first.
-    for number, value in _fields(data, 0, size):
+    for number, value in fields(data, 0, size):
         if number == 25 and isinstance(value, tuple):
             tally.functions.add(_function_name(data, value))
-    for number, value in _fields(data, 0, size):
+    for number, value in fields(data, 0, size):
         if number == 1 and isinstance(value, int):
             ir_version = value
         elif number in (2, 3) and isinstance(value, tuple):
-            producer[number - 2] = _text(data, value)
+            producer[number - 2] = text_of(data, value)
         elif number == 7 and isinstance(value, tuple):
             graphs += 1
             _graph(data, value, tally, top=True, depth=0)
@@ -169,7 +166,7 @@ def _read(path: Path, data: mmap.mmap, size: int) -> OnnxFacts:
         elif number == 25 and isinstance(value, tuple):
             _function(data, value, tally)
     if not graphs or not tally.opsets or not 1 <= ir_version <= 64:
-        raise _CorruptError("it has no graph or no operator set")
+        raise CorruptError("it has no graph or no operator set")
     return _facts(path, size, ir_version, " ".join(producer).strip(), tally)
 
 
@@ -229,13 +226,11 @@ def tensorrt_findings(facts: OnnxFacts) -> tuple[Finding, ...]:
 
 # ---- messages ----
 
-Span = tuple[int, int]
-
 
 def _graph(data: mmap.mmap, span: Span, tally: _Tally, *, top: bool, depth: int) -> None:
     if depth > _MAX_DEPTH:
-        raise _CorruptError("its graphs are nested too deeply")
-    for number, value in _fields(data, *span):
+        raise CorruptError("its graphs are nested too deeply")
+    for number, value in fields(data, *span):
         if not isinstance(value, tuple):
             continue
         if number == 1:
@@ -252,49 +247,49 @@ def _graph(data: mmap.mmap, span: Span, tally: _Tally, *, top: bool, depth: int)
 
 def _node(data: mmap.mmap, span: Span, tally: _Tally, depth: int) -> None:
     operator = domain = ""
-    for number, value in _fields(data, *span):
+    for number, value in fields(data, *span):
         if not isinstance(value, tuple):
             continue
         if number == 4:
-            operator = _text(data, value)
+            operator = text_of(data, value)
         elif number == 7:
-            domain = _text(data, value)
+            domain = text_of(data, value)
         elif number == 5:
             _attribute(data, value, tally, depth)
     name = operator if domain in ("", "ai.onnx") else f"{domain}::{operator}"
     if name not in tally.functions:
         tally.operators[name] += 1
     if len(tally.operators) > _MAX_NODES:
-        raise _CorruptError("it has too many operators")
+        raise CorruptError("it has too many operators")
 
 
 def _attribute(data: mmap.mmap, span: Span, tally: _Tally, depth: int) -> None:
-    for number, value in _fields(data, *span):
+    for number, value in fields(data, *span):
         if isinstance(value, tuple) and number in (6, 11):
             _graph(data, value, tally, top=False, depth=depth + 1)
 
 
 def _function(data: mmap.mmap, span: Span, tally: _Tally) -> None:
-    for number, value in _fields(data, *span):
+    for number, value in fields(data, *span):
         if number == 7 and isinstance(value, tuple):
             _node(data, value, tally, 0)
 
 
 def _function_name(data: mmap.mmap, span: Span) -> str:
     name = domain = ""
-    for number, value in _fields(data, *span):
+    for number, value in fields(data, *span):
         if number == 1 and isinstance(value, tuple):
-            name = _text(data, value)
+            name = text_of(data, value)
         elif number == 10 and isinstance(value, tuple):
-            domain = _text(data, value)
+            domain = text_of(data, value)
     return f"{domain}::{name}" if domain else name
 
 
 def _opset(data: mmap.mmap, span: Span) -> tuple[str, int]:
     domain, version = "", 0
-    for number, value in _fields(data, *span):
+    for number, value in fields(data, *span):
         if number == 1 and isinstance(value, tuple):
-            domain = _text(data, value)
+            domain = text_of(data, value)
         elif number == 2 and isinstance(value, int):
             version = value
     return ("" if domain == "ai.onnx" else domain), version
@@ -304,13 +299,13 @@ def _tensor(data: mmap.mmap, span: Span, tally: _Tally) -> str:
     """Count one initialiser; returns its name."""
     dims: list[int] = []
     dtype, name, outside = "UNDEFINED", "", {}
-    for number, value in _fields(data, *span):
+    for number, value in fields(data, *span):
         if number == 1:
-            dims += [value] if isinstance(value, int) else list(_packed(data, value))
+            dims += [value] if isinstance(value, int) else list(packed(data, value))
         elif number == 2 and isinstance(value, int):
             dtype = _dtype(value)
         elif number == 8 and isinstance(value, tuple):
-            name = _text(data, value)
+            name = text_of(data, value)
         elif number == 13 and isinstance(value, tuple):
             key, text = _entry(data, value)
             outside[key] = text
@@ -324,7 +319,7 @@ def _tensor(data: mmap.mmap, span: Span, tally: _Tally) -> str:
         try:
             end = int(outside.get("offset", "0")) + int(outside.get("length", str(size)))
         except ValueError:
-            raise _CorruptError(f"the external data of {name!r} has no valid offset") from None
+            raise CorruptError(f"the external data of {name!r} has no valid offset") from None
         where = outside["location"]
         tally.external[where] = max(end, tally.external.get(where, 0))
     else:
@@ -334,11 +329,11 @@ def _tensor(data: mmap.mmap, span: Span, tally: _Tally) -> str:
 
 def _value_info(data: mmap.mmap, span: Span) -> OnnxTensor:
     name, dtype, dims = "", "UNDEFINED", None
-    for number, value in _fields(data, *span):
+    for number, value in fields(data, *span):
         if number == 1 and isinstance(value, tuple):
-            name = _text(data, value)
+            name = text_of(data, value)
         elif number == 2 and isinstance(value, tuple):
-            for kind, inner in _fields(data, *value):
+            for kind, inner in fields(data, *value):
                 if kind == 1 and isinstance(inner, tuple):
                     dtype, dims = _tensor_type(data, inner)
                 elif kind in (4, 5, 8, 9):
@@ -348,28 +343,28 @@ def _value_info(data: mmap.mmap, span: Span) -> OnnxTensor:
 
 def _tensor_type(data: mmap.mmap, span: Span) -> tuple[str, tuple[int | str, ...] | None]:
     dtype, dims = "UNDEFINED", None
-    for number, value in _fields(data, *span):
+    for number, value in fields(data, *span):
         if number == 1 and isinstance(value, int):
             dtype = _dtype(value)
         elif number == 2 and isinstance(value, tuple):
-            dims = tuple(_dimension(data, dim) for _, dim in _fields(data, *value) if isinstance(dim, tuple))
+            dims = tuple(_dimension(data, dim) for _, dim in fields(data, *value) if isinstance(dim, tuple))
     return dtype, dims
 
 
 def _dimension(data: mmap.mmap, span: Span) -> int | str:
-    for number, value in _fields(data, *span):
+    for number, value in fields(data, *span):
         if number == 1 and isinstance(value, int):
             return value
         if number == 2 and isinstance(value, tuple):
-            return _text(data, value) or "?"
+            return text_of(data, value) or "?"
     return "?"
 
 
 def _entry(data: mmap.mmap, span: Span) -> tuple[str, str]:
     parts = {1: "", 2: ""}
-    for number, value in _fields(data, *span):
+    for number, value in fields(data, *span):
         if number in parts and isinstance(value, tuple):
-            parts[number] = _text(data, value)
+            parts[number] = text_of(data, value)
     return parts[1], parts[2]
 
 
@@ -379,52 +374,3 @@ def _dtype(number: int) -> str:
 
 def _is_whole(path: Path, need: int) -> bool:
     return path.is_file() and path.stat().st_size >= need
-
-
-# ---- the wire format ----
-
-
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int | Span]]:
-    """Each field of a message: its number, and a varint's value or the span of its bytes."""
-    at = start
-    while at < end:
-        key, at = _varint(data, at, end)
-        number, wire = key >> 3, key & 7
-        if wire == 0:
-            value, at = _varint(data, at, end)
-            yield number, value
-            continue
-        if wire == 2:
-            length, at = _varint(data, at, end)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise _CorruptError(f"unexpected data at byte {at}")
-        if number == 0 or at + length > end:
-            raise _CorruptError(f"a field at byte {at} is longer than the file")
-        yield number, (at, at + length)
-        at += length
-
-
-def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= end:
-            raise _CorruptError(f"it ends in the middle of a field at byte {at}")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise _CorruptError(f"unexpected data at byte {at}")
-
-
-def _packed(data: mmap.mmap, span: Span) -> Iterator[int]:
-    at, end = span
-    while at < end:
-        value, at = _varint(data, at, end)
-        yield value
-
-
-def _text(data: mmap.mmap, span: Span) -> str:
-    return bytes(data[span[0] : min(span[1], span[0] + 4096)]).decode("utf-8", "replace")

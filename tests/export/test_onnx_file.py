@@ -122,3 +122,10 @@ def test_an_empty_or_missing_file(tmp_path):
     for path in (tmp_path / "e.onnx", tmp_path / "no.onnx", tmp_path):
         with pytest.raises(UsageError):
             read_onnx(path)
+
+
+def test_inspect_prints_what_is_inside(llmops, tiny_onnx):
+    result = llmops("inspect", tiny_onnx[0] / "model.onnx")
+    assert result.code == 0, result.stderr
+    for word in ("input_ids", "sequence", "MatMul"):
+        assert word in result.stdout

@@ -1,0 +1,69 @@
+"""Export time and peak memory against calling torch.onnx.export directly: ``exporting.py MODEL_DIR [--task T] [--runs N]``.
+
+Both load the same checkpoint and write the same graph in a process of their own, in turn. Prints the ratio of the medians;
+the aim is at most 1.05 for both. The comparison after an export is not counted: calling torch directly compares nothing.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+DIRECT = """
+import json, resource, sys, time, warnings, torch, transformers
+from pathlib import Path
+sys.path.insert(0, sys.argv[4])
+warnings.simplefilter("ignore")
+model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32).eval()
+class Plain(torch.nn.Module):
+    def __init__(self): super().__init__(); self.model = model
+    def forward(self, input_ids, attention_mask, position_ids):
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False).logits
+ids = torch.ones(2, 8, dtype=torch.long); mask = torch.ones_like(ids); mask[0, :2] = 0
+axes = {0: "batch", 1: "sequence"}
+began = time.monotonic()
+with torch.no_grad():
+    torch.onnx.export(Plain(), (ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)), sys.argv[2], dynamo=True, external_data=True, optimize=True,
+        input_names=["input_ids", "attention_mask", "position_ids"], output_names=["logits"], verbose=False,
+        dynamic_shapes={"input_ids": axes, "attention_mask": axes, "position_ids": axes})
+print(json.dumps({"export_s": time.monotonic() - began, "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+"""
+
+
+def direct(model, out, threads):
+    done = subprocess.run([sys.executable, "-c", DIRECT, model, out / "model.onnx", "", ""], capture_output=True, text=True, check=True,
+                          env={"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "PATH": "/usr/bin:/bin", "HOME": str(Path.home())})  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def ours(model, out, threads):
+    from llmops.export.children import run_worker
+    from llmops.progress import Silent
+
+    job = {"kind": "onnx-export", "model": str(model), "out": str(out), "task": "causal-lm", "dtype": "float32", "opset": None,
+           "exporter": "dynamo", "pooling": None, "normalize": False, "threads": threads}  # fmt: skip
+    return run_worker(job, out / "log", Silent(), threads=threads)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    found = {"direct": [], "llmops": []}
+    for _ in range(options.runs):
+        for name, call in (("direct", direct), ("llmops", ours)):
+            with tempfile.TemporaryDirectory() as scratch:
+                found[name].append(call(options.model, Path(scratch), options.threads))
+    for key, unit, scale in (("export_s", "s", 1), ("peak_rss_bytes", "MiB", 2**20)):
+        middle = {name: statistics.median(run[key] for run in runs) / scale for name, runs in found.items()}
+        ratio = middle["llmops"] / middle["direct"]
+        print(f"{key}: direct {middle['direct']:.1f} {unit}, llmops {middle['llmops']:.1f} {unit}, ratio {ratio:.3f}")
+
+
+if __name__ == "__main__":
+    main()
