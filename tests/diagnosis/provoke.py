@@ -201,6 +201,20 @@ def key_is_wrong(_model, _work):
     openai.OpenAI(base_url=_api(401, body), api_key="none", max_retries=0).models.list()
 
 
+def _die(_item):
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def worker_is_killed(_model, _work):
+    from torch.utils.data import DataLoader
+
+    for _ in DataLoader(list(range(8)), num_workers=1, collate_fn=_die):
+        pass
+
+
 def module_is_missing(_model, work):
     (work / "old_package.py").write_text("from transformers.modeling_utils import no_init_weights\n")
     sys.path.insert(0, str(work))

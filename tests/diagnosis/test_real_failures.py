@@ -35,6 +35,7 @@ PROVOKED = {
     "nobody_listens": "api-connection-failed",
     "answer_is_slow": "api-request-timeout",
     "key_is_wrong": "api-invalid-key",
+    "worker_is_killed": "host-oom-killed",
     "module_is_missing": "package-version-conflict",
 }
 NEEDS = {"gguf": ("gguf", "xllamacpp"), "ggml": ("xllamacpp",), "wrong": ("bitsandbytes",), "onnx": ("onnxruntime",)}
