@@ -138,9 +138,8 @@ def test_a_classifier_keeps_its_labels_and_segments(llmops, tiny_bert, tmp_path)
     "options",
     [
         ("--task", "causal-lm-cache"),
-        ("--dtype", "float16"),
         ("--dtype", "bfloat16"),
-        ("--exporter", "torchscript", "--opset", "17"),
+        ("--dtype", "float16", "--exporter", "torchscript", "--opset", "17"),
     ],
 )
 def test_every_variant_of_the_tiny_model_agrees(llmops, tiny_llama, tmp_path, options):

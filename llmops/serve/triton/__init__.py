@@ -3,7 +3,7 @@
 from llmops.serve.triton.check import CheckReport, check_repository
 from llmops.serve.triton.serve import TritonReport, serve, view
 from llmops.serve.triton.server import RunningTriton, TritonDecision, decide, running
-from llmops.serve.triton.spec import TritonSpec
+from llmops.serve.triton.spec import TritonSpec, spec_from
 
 __all__ = [
     "CheckReport",
@@ -15,5 +15,6 @@ __all__ = [
     "decide",
     "running",
     "serve",
+    "spec_from",
     "view",
 ]

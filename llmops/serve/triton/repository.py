@@ -333,6 +333,7 @@ def write_repository(repository: Repository, directory: Path) -> None:
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
+        partial.mkdir(parents=True)
         for name in repository.directories:
             (partial / name).mkdir(parents=True)
         for name, text in repository.texts.items():

@@ -133,6 +133,11 @@ def _make(spec: TritonSpec, server: Server, directory: Path, *, write: bool) -> 
     else:
         served = read_served(spec.model)
         chosen = choose_middle(spec, served, server.backends)
+        if server.kind == "container" and spec.image is None:
+            raise UsageError(
+                f"{server.image} lacks the packages that the generated models use (tokenizers, onnxruntime)",
+                "make an image with them in two lines (docs/export.md) and give it with --image",
+            )
         repository, middle = make_repository(spec, served, chosen, name), chosen
     if write:
         write_repository(repository, directory)
@@ -142,9 +147,7 @@ def _make(spec: TritonSpec, server: Server, directory: Path, *, write: bool) -> 
 def _own_repository(spec: TritonSpec) -> Path:
     assert spec.model is not None
     name = spec.name or spec.model.absolute().name
-    directory = settings().state_dir / "triton" / "repositories" / name
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    return directory
+    return settings().state_dir / "triton" / "repositories" / name
 
 
 def _refused(directory: Path, broken: list[Finding]) -> UsageError:

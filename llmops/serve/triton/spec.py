@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmops.checkpoint.onnx_file import OnnxTensor
 from llmops.errors import UsageError
@@ -68,6 +68,20 @@ class TritonSpec(BaseModel):
     engine_python: Path | None = None
     ready_timeout_s: float | None = Field(default=None, gt=0)
     log: Path | None = None
+
+
+def spec_from(values: dict[str, Any]) -> TritonSpec:
+    """A spec from the command line's values; what is None is left to the defaults.
+
+    Raises:
+        UsageError: A value is out of range.
+    """
+    try:
+        return TritonSpec(**{name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).removesuffix("_s").replace("_", "-")
+        raise UsageError(f"{option}: {first['msg']}", "llmops serve --help") from error
 
 
 @dataclass(frozen=True, slots=True)
