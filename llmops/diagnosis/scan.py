@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Final
 
 from llmops.diagnosis import noise
 from llmops.diagnosis.phrases import GAP, Phrase, compile_phrase, unify
+from llmops.diagnosis.pieces import ANSI, Clocks, Lines, Piece, Repeats, without_colour
 from llmops.diagnosis.source import LONGEST_LINE, Block, blocks
 
 MOST_HITS: Final = 48  # of one phrase in one file; later ones say nothing new
@@ -22,11 +22,7 @@ SHOWN: Final = 300  # characters of a line that are kept as evidence
 TAIL_LINES: Final = 6
 SMALL: Final = 2 << 20  # up to this size a log is also read with its wrapped lines joined
 FEW: Final = 30  # phrases that are looked for without a second test
-ENOUGH: Final = 8  # times that a line of one shape is read in a log that is not small
-MOST_SHAPES: Final = 300_000
-_VARIABLE: Final = b"0123456789abcdefABCDEF"
 _LETTERS: Final = bytes(c if 97 <= c <= 122 else 32 for c in range(256))
-_ANSI: Final = re.compile(rb"\x1b(?:\[[0-9;:?]{0,24}[ -/]?[@-~]|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)|[@-Z\\^_])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +89,12 @@ def scan(name: str, number: int, file: BinaryIO, vocabulary: Vocabulary) -> Scan
     counts: dict[str, int] = {}
     small: list[bytes] | None = []
     size = 0
-    clocks = _Clocks()
-    repeats = _Repeats()
+    clocks = Clocks()
+    repeats = Repeats()
     for block in blocks(file):
-        plain = _without_colour(block)
+        plain = without_colour(block)
         if size < SMALL:
-            piece = _Piece(plain.data, block.data, plain.context, _Lines(plain.data, plain.line).number)
+            piece = Piece(plain.data, block.data, plain.context, Lines(plain.data, plain.line).number)
         else:
             piece = repeats.without(plain, block.data)
         _scan_block(piece, number, vocabulary, counts, result)
@@ -129,59 +125,7 @@ def _scan_tail(number: int, vocabulary: Vocabulary, counts: dict[str, int], into
                 into.hits.append(Hit(phrase.text, number, line, text, {}, level=noise.level(text)))
 
 
-class _Lines:
-    """Line numbers by offset, made only when something was found."""
-
-    def __init__(self, data: bytes, first: int) -> None:
-        self._data, self._first = data, first
-        self._starts: list[int] | None = None
-
-    def number(self, offset: int) -> int:
-        """The 1-based number of the line that holds ``offset``."""
-        if self._starts is None:
-            self._starts = [0, *(m.end() for m in re.finditer(rb"\n", self._data))]
-        return self._first + bisect.bisect_right(self._starts, offset) - 1
-
-
-class _Repeats:
-    """Leaves out lines that were read often before, numbers and hexadecimal aside: a long log says the same again and again."""
-
-    def __init__(self) -> None:
-        self._seen: dict[int, int] = {}
-
-    def without(self, block: Block, raw: bytes) -> _Piece:
-        """The lines that are worth reading, and the number of the line at an offset in them."""
-        kept, starts, numbers, length = [], [], [], 0
-        seen = self._seen
-        first = block.line + block.data.count(b"\n", 0, block.context)
-        for number, line in enumerate(block.data[block.context :].split(b"\n"), first):
-            shape = hash(line.translate(None, _VARIABLE))
-            count = seen.get(shape, 0)
-            if count >= ENOUGH:
-                continue
-            if len(seen) < MOST_SHAPES:
-                seen[shape] = count + 1
-            kept.append(line)
-            starts.append(length)
-            numbers.append(number)
-            length += len(line) + 1
-        return _Piece(b"\n".join(kept), raw, 0, lambda offset: numbers[max(0, bisect.bisect_right(starts, offset) - 1)])
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Text to search, without colour codes, and as the file has it.
-
-    Its first ``context`` bytes were searched before; ``line_of`` numbers the line at an offset in it.
-    """
-
-    data: bytes
-    raw: bytes
-    context: int
-    line_of: Callable[[int], int]
-
-
-def _scan_block(piece: _Piece, number: int, vocabulary: Vocabulary, counts: dict[str, int], into: Scanned) -> None:
+def _scan_block(piece: Piece, number: int, vocabulary: Vocabulary, counts: dict[str, int], into: Scanned) -> None:
     data, raw, context = piece.data, piece.raw, piece.context
     haystack = unify(_unescaped(data))
     for phrase in vocabulary.possible(haystack):
@@ -202,13 +146,6 @@ def _scan_block(piece: _Piece, number: int, vocabulary: Vocabulary, counts: dict
             shown = _in_raw(_shown(text, start - line_start), raw)
             level = noise.level(text[:2000].decode("utf-8", "replace"))
             into.hits.append(Hit(phrase.text, number, piece.line_of(start), shown, values, level=level))
-
-
-def _without_colour(block: Block) -> Block:
-    if b"\x1b" not in block.data:
-        return block
-    head = _ANSI.sub(b"", block.data[: block.context])
-    return Block(head + _ANSI.sub(b"", block.data[block.context :]), block.line, len(head))
 
 
 def _unescaped(data: bytes) -> bytes:
@@ -296,7 +233,7 @@ def _scan_unwrapped(data: bytes, number: int, vocabulary: Vocabulary, into: Scan
     width = _wrap_width(raws)
     starts, numbers, pieces, length = [], [], [], 0
     for index, raw in enumerate(raws):
-        stripped = _ANSI.sub(b"", raw) if b"\x1b" in raw else raw
+        stripped = ANSI.sub(b"", raw) if b"\x1b" in raw else raw
         text = stripped.decode("utf-8", "replace").rstrip("\r\n │┃║|")
         message = " ".join(text[noise.prefix_length(text) :].strip().split())
         if not message or noise.is_no_event(text[:4000]):
@@ -321,7 +258,7 @@ def _scan_unwrapped(data: bytes, number: int, vocabulary: Vocabulary, into: Scan
             seen.add((phrase.text, line))
             values = {k: joined[a:b].decode("utf-8", "replace") for k, (a, b) in spans.items()}
             raw = raws[line - 1]
-            plain = _ANSI.sub(b"", raw)
+            plain = ANSI.sub(b"", raw)
             level = noise.level(plain[:2000].decode("utf-8", "replace"))
             into.hits.append(Hit(phrase.text, number, line, _in_raw(_shown(plain, 0), raw), values, level=level))
 
@@ -331,30 +268,3 @@ def _wrap_width(raws: list[bytes]) -> int:
     widths = [len(raw.rstrip(b"\r")) for raw in raws]
     widest = max(widths, default=0)
     return widest if 60 <= widest <= 240 and widths.count(widest) >= 2 else 0
-
-
-class _Clocks:
-    """Tells from the first and the last times of day in a log whether it is written newest first."""
-
-    _TIME: Final = re.compile(rb"(?:(\d{4})-)?(?:(\d\d)-(\d\d)[ T])?(\d\d):(\d\d):(\d\d)")
-
-    def __init__(self) -> None:
-        self._first: list[tuple[bytes, ...]] = []
-        self._last: list[tuple[bytes, ...]] = []
-
-    def feed(self, data: bytes) -> None:
-        if len(self._first) < 8:
-            self._first += self._times(data[:16384])[: 8 - len(self._first)]
-        self._last = self._times(data[-16384:])[-8:] or self._last
-
-    def _times(self, data: bytes) -> list[tuple[bytes, ...]]:
-        found = (self._TIME.search(line, 0, 80) for line in data.split(b"\n"))
-        return [tuple(g or b"" for g in f.groups()) for f in found if f]
-
-    def falling(self) -> bool:
-        """Mostly falling steps, in a log with at least four different times."""
-        times = self._first + [t for t in self._last if t not in self._first]
-        times = [t for t in times if bool(t[1]) == bool(times[0][1])]
-        steps = [(b > a) - (b < a) for a, b in itertools.pairwise(times)]
-        falls, rises = steps.count(-1), steps.count(1)
-        return falls >= 3 and falls > 4 * rises
