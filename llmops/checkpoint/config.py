@@ -156,7 +156,7 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
     return Shape(
         model_type=family,
         architecture=str(named)[:200] or word(text, "architectures") or family,
-        layers=min(layers, 10_000),
+        layers=min(layers, 1000),  # no model has as many; a hostile config may claim any number
         hidden=hidden,
         intermediate=_intermediate(text, hidden),
         heads=heads,

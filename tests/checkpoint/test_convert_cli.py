@@ -30,6 +30,7 @@ def test_bad_input_is_refused_and_leaves_nothing(llmops, tmp_path, arguments, wo
     assert (tmp_path / "taken" / "important").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_an_architecture_that_cannot_be_converted_is_explained(llmops, tmp_path):
     pytest.importorskip("transformers")
     pytest.importorskip("gguf")
