@@ -32,7 +32,7 @@ from pathlib import Path
 model, text, out, length = sys.argv[1:5]
 tokenizer = AutoTokenizer.from_pretrained(model)
 found, _ = rows(read_documents(Path(text)), tokenizer, count=32, length=int(length), seed=0)
-config = QuantizeConfig(bits=4, group_size=128, device="cpu", offload_to_disk_path=out + ".offload")
+config = QuantizeConfig(bits=4, group_size=int(sys.argv[7]), device="cpu", offload_to_disk_path=out + ".offload")
 engine = GPTQModel.load(model, config)
 engine.quantize([{"input_ids": row, "attention_mask": [1] * len(row)} for row in found], batch_size=1)
 engine.save(out)
@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seq-len", default="256")
+    parser.add_argument("--group-size", default="128")
     asked = parser.parse_args()
     shutil.rmtree(asked.work, ignore_errors=True)
     asked.work.mkdir(parents=True)
@@ -114,7 +115,10 @@ def main() -> None:
             "--method",
         ]
         through += ["gptq", "--samples", "32", "--seq-len", asked.seq_len, "--threads", threads, "--no-gate", "--force"]
-        pair = [("direct", [*direct, str(package.parents[1])]), ("llmops", [*through, "--group-size", "128", "--json"])]
+        pair = [
+            ("direct", [*direct, str(package.parents[1]), asked.group_size]),
+            ("llmops", [*through, "--group-size", asked.group_size, "--json"]),
+        ]
         for name, command in pair if turn % 2 == 0 else reversed(pair):
             shutil.rmtree(asked.work / "direct", ignore_errors=True)
             runs[name].append(watch(command, env, asked.work / f"{name}-{turn}.log"))

@@ -37,12 +37,12 @@ class Layers:
 def main(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """Quantise ``job["model"]`` into ``job["out"]``."""
     rows, tokenizer = prepare(job, channel)
+    check_shapes(job["model"])
     channel.phase("Loading GPTQModel and the model")
     from gptqmodel import GPTQModel, QuantizeConfig
 
     seed_everything(job["seed"], job["threads"])
     began = time.monotonic()
-    check_shapes(job["model"])
     config = QuantizeConfig(
         bits=job["bits"],
         group_size=job["group_size"],
