@@ -139,6 +139,11 @@ class Http(asyncio.Protocol):
         head, found, rest = self.buffer.partition(b"\r\n\r\n")
         if not found:
             return
+        if b"transfer-encoding: chunked" in head.lower():
+            if rest.endswith(b"0\r\n\r\n"):
+                self.buffer = b""
+                self.request(head, dechunked(rest), now)
+            return
         length = 0
         for line in head.lower().split(b"\r\n"):
             if line.startswith(b"content-length:"):
@@ -178,6 +183,17 @@ class Http(asyncio.Protocol):
             shown = {}
         body = json.dumps(shown).encode()
         self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+
+def dechunked(data: bytes) -> bytes:
+    """The body of a chunked request."""
+    parts = []
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        count = int(size, 16)
+        parts.append(data[:count])
+        data = data[count + 2 :] if count else b""
+    return b"".join(parts)
 
 
 class Stream:
@@ -381,6 +397,9 @@ class Stream:
         return b"\r\n\r\n" if self.config.crlf else b"\n\n"
 
     def event(self, fields: dict, *, flush: bool = False) -> int:
+        if "choices" in fields:
+            kind = "chat.completion.chunk" if self.api == "chat" else "text_completion"
+            fields = {"id": f"truth-{self.number}", "object": kind, "created": 1, "model": "truth", **fields}
         line = b"data: " + json.dumps(fields, ensure_ascii=False).encode()
         if self.api == "messages":
             line = b"event: %s%s" % (fields.get("type", "error").encode(), self.blank[: len(self.blank) // 2]) + line
