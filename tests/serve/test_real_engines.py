@@ -84,6 +84,26 @@ def test_vllm_serves_the_real_model_and_leaves_nothing(small_model, tmp_path, vl
         served.nothing_left()
 
 
+RANDOM_ADAPTER = """
+import json, sys
+from pathlib import Path
+import numpy
+from safetensors.numpy import save_file
+out = Path(sys.argv[1])
+out.mkdir()
+draw = numpy.random.default_rng(0)
+name = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
+tensors = {}
+for layer in range(2):
+    tensors[name.format(layer, "A")] = draw.normal(size=(8, 64)).astype("float32")
+    tensors[name.format(layer, "B")] = draw.normal(size=(64, 8)).astype("float32")
+save_file(tensors, out / "adapter_model.safetensors")
+config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "bias": "none",
+          "target_modules": ["q_proj"], "inference_mode": True, "base_model_name_or_path": "tiny"}
+(out / "adapter_config.json").write_text(json.dumps(config))
+"""
+
+
 def test_a_tiny_model_says_the_same_on_vllm_and_here(tiny_llama, tmp_path, vllm_environment):
     """Two engines with nothing in common, float32 and greedy: the same text. Then the engine is killed."""
     prompt = {"prompt": "def main(self):", "max_tokens": 24, "temperature": 0, "extra_body": {"ignore_eos": True}}
@@ -93,11 +113,25 @@ def test_a_tiny_model_says_the_same_on_vllm_and_here(tiny_llama, tmp_path, vllm_
         tmp.mkdir()
     with serving(ours, tiny_llama, "--engine", "transformers") as served, official(served) as client:
         texts.append(client.completions.create(model=served.model, **prompt).choices[0].text)
+    adapter = tmp_path / "adapter"
+    subprocess.run([sys.executable, "-c", RANDOM_ADAPTER, str(adapter)], check=True)
     with (
-        serving(theirs, tiny_llama, "--engine", "vllm", "--no-heal", env=vllm_environment, seconds=500) as served,
+        serving(
+            theirs,
+            tiny_llama,
+            "--engine",
+            "vllm",
+            "--no-heal",
+            "--lora",
+            f"extra={adapter}",
+            env=vllm_environment,
+            seconds=500,
+        ) as served,
         official(served) as client,
     ):
         texts.append(client.completions.create(model=served.model, **prompt).choices[0].text)
+        adapted = client.completions.create(model="extra", **prompt).choices[0].text
+        assert adapted != texts[0]
         worker = served.children[-1]
         os.kill(worker.pid, signal.SIGKILL)
         assert served.process.wait(60) == 5
