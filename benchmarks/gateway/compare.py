@@ -57,7 +57,7 @@ wrk.headers["authorization"] = "Bearer {key}"
 """
 KEY = "sk-bench-0123456789abcdef"
 NGINX = """
-worker_processes 1; daemon off; pid {dir}/{name}.pid; error_log {dir}/{name}.log;
+user root; worker_processes 1; daemon off; pid {dir}/{name}.pid; error_log {dir}/{name}.log;
 events {{ worker_connections 4096; }}
 http {{
   access_log off; client_body_temp_path {dir}/{name}-body; proxy_temp_path {dir}/{name}-proxy;
@@ -74,6 +74,24 @@ providers: {{up: {{base_url: "http://127.0.0.1:{upstream}/v1", prices_as: openai
 routes: [{{match: bench, targets: [{{provider: up, model: gpt-4o}}]}}]
 access_log: access.jsonl
 """
+
+
+EVENTS = 500
+
+
+def events() -> str:
+    """A whole stream of so many tokens."""
+    row = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "bench"}
+
+    def event(choices: list[dict], **more: object) -> str:
+        return "data: " + json.dumps({**row, "choices": choices, **more}) + "\n\n"
+
+    words = "".join(
+        event([{"index": 0, "delta": {"content": f"word{n} "}, "finish_reason": None}]) for n in range(EVENTS)
+    )
+    last = event([{"index": 0, "delta": {}, "finish_reason": "stop"}])
+    usage = event([], usage={"prompt_tokens": 60, "completion_tokens": EVENTS, "total_tokens": 60 + EVENTS})
+    return words + last + usage + "data: [DONE]\n\n"
 
 
 def free_port() -> int:
@@ -157,14 +175,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--stream", action="store_true", help="a burst of 500 events an answer; CPU is per event")
     parser.add_argument("--only", default="nginx,llmops")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         up, proxy, own = free_port(), free_port(), free_port()
         script = directory / "load.lua"
-        script.write_text(LUA.format(body=BODY, key=KEY))
+        body = json.dumps({**json.loads(BODY), "stream": True}) if options.stream else BODY
+        script.write_text(LUA.format(body=body, key=KEY))
         answer = f"location / {{ default_type application/json; return 200 '{ANSWER}'; }}"
+        if options.stream:
+            (directory / "answer.sse").write_text(events())
+            answer = (
+                "types { text/event-stream sse; } location = /answer.sse { root " + name + "; } "
+                "location / { error_page 418 =200 /answer.sse; return 418; }"
+            )
         stack.enter_context(running(nginx("up", up, directory, answer), up, 1, directory, {}))
         keep = f"upstream up {{ server 127.0.0.1:{up}; keepalive 256; keepalive_requests 100000000; }}"
         forward = 'location / { proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; }'
@@ -186,13 +212,14 @@ def main() -> None:
             for candidate, (pid, port) in pids.items():
                 before = cpu_ns(pid)
                 done = load(port, options.seconds, options.connections, script)
-                table[candidate].append((cpu_ns(pid) - before) / 1000 / done)
+                table[candidate].append((cpu_ns(pid) - before) / 1000 / done / (EVENTS if options.stream else 1))
+        unit = "event" if options.stream else "request"
         base = statistics.median(table["nginx"]) if "nginx" in table else None
         for candidate, values in table.items():
             middle = statistics.median(values)
             ratio = f"{middle / base:5.2f} x nginx" if base else ""
-            span = f"[{min(values):.1f}..{max(values):.1f}]"
-            print(f"{candidate:8} {middle:7.1f} us CPU/request {span} {ratio}  {rss_mib(pids[candidate][0]):.0f} MiB")
+            span = f"[{min(values):.2f}..{max(values):.2f}]"
+            print(f"{candidate:8} {middle:7.2f} us CPU/{unit} {span} {ratio}  {rss_mib(pids[candidate][0]):.0f} MiB")
 
 
 if __name__ == "__main__":
