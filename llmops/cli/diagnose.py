@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def diagnose(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE… | -]", help="Logs of one run; none: this machine")
+        list[Path] | None, typer.Argument(metavar="FILE|-", help="Logs of one run; none: this machine")
     ] = None,
     explain: Annotated[str | None, typer.Option("--explain", metavar="CAUSE", help="A page on one cause")] = None,
     list_: Annotated[bool, typer.Option("--list", help="All causes that it knows")] = False,
