@@ -154,12 +154,22 @@ LONGEST_PREFIX: Final = max(map(len, BY_PREFIX))
 _RARE: Final = b"-_.=JA"
 
 
-def _rarely(prefix: bytes) -> bytes:
-    at = max((prefix.find(bytes((char,))) for char in _RARE if char in prefix), default=len(prefix) - 1)
-    return re.escape(prefix[at : at + 1]) + b"(?<=" + re.escape(prefix[: at + 1]) + b")" + re.escape(prefix[at + 1 :])
+def _rarely(prefix: bytes) -> tuple[bytes, bytes]:
+    """The rare character of a prefix, and a pattern for what stands around it."""
+    at = max((prefix.find(bytes((char,))) for char in _RARE if char in prefix), default=prefix.find(b"p"))
+    around = b"(?<=" + re.escape(prefix[: at + 1]) + b")" + re.escape(prefix[at + 1 :])
+    return re.escape(prefix[at : at + 1]), around
 
 
-MAYBE: Final = re.compile(b"|".join(sorted({_rarely(prefix) for prefix in BY_PREFIX})))
+def _quick_look() -> re.Pattern[bytes]:
+    by_char: dict[bytes, set[bytes]] = {}
+    for prefix in BY_PREFIX:
+        char, around = _rarely(prefix)
+        by_char.setdefault(char, set()).add(around)
+    return re.compile(b"|".join(char + b"(?:" + b"|".join(sorted(each)) + b")" for char, each in by_char.items()))
+
+
+MAYBE: Final = _quick_look()
 _BEGINNINGS: Final = {prefix[:n] for prefix in BY_PREFIX for n in range(1, len(prefix))}
 # By their last byte, longest first: what a text that breaks off inside a prefix ends with.
 PARTIAL: Final = {
