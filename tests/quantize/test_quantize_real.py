@@ -98,7 +98,7 @@ SERVE = """
 import sys
 from vllm import LLM, SamplingParams
 if __name__ == "__main__":
-    model = LLM(sys.argv[1], max_model_len=512, enforce_eager=True)
+    model = LLM(sys.argv[1], max_model_len=512, max_num_batched_tokens=512, max_num_seqs=2, enforce_eager=True)
     answer = model.generate(["<bos>Question: What is the capital of France?\\nAnswer:"], SamplingParams(max_tokens=4, temperature=0))
     print("ANSWER", answer[0].outputs[0].text)
 """
