@@ -188,6 +188,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        self._transport = None  # asyncio's transports raise when they are aborted after their end
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             if self._close_delimited and self._head_done and exc is None:

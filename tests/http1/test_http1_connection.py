@@ -66,7 +66,8 @@ async def serving(serve, ssl_context=None):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for writer in writers:
-            writer.transport.abort()
+            if not writer.transport.is_closing():
+                writer.transport.abort()
         for _ in range(5):
             await asyncio.sleep(0)
 

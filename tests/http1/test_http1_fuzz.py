@@ -105,6 +105,8 @@ def test_damaged_answers_end_once(pieces, lost, reset):
         if lost or transport.aborted:
             connection.connection_lost(ConnectionResetError() if reset else None)
             assert watcher.events[-1] in ("end", "fail")
+            connection.abort()  # late calls of the owner do no harm
+            connection.close()
         watcher.check()
         if watcher.events[-1:] == ["fail"]:
             assert connection.closed
