@@ -151,7 +151,7 @@ def test_three_days_are_too_few(tmp_path):
         forecast_cost(str(tmp_path), now=NOW)
 
 
-@settings(deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 6), st.decimals(0, 1000, places=2)), min_size=4, max_size=28),
     st.lists(st.integers(0, 6), max_size=20),
