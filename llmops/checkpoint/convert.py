@@ -25,6 +25,8 @@ from llmops.units import format_size
 CHILD: Final = Path(__file__).with_name("convert_child.py")
 DTYPES: Final = ("bfloat16", "float16", "float32")
 STAMP: Final = "llmops_source.json"
+# Raised when the same file would be converted differently than before.
+FORMAT: Final = 2
 # Measured: reading a 268 M parameter model peaked at 3.2 GB, 12 bytes a parameter, whatever the target type.
 PEAK_BYTES_PER_PARAMETER: Final = 12
 BASE_BYTES: Final = 600 * 2**20
@@ -87,7 +89,7 @@ def convert_gguf(
         raise UsageError(f"--dtype {dtype!r} is not a type to convert to", did_you_mean(dtype, DTYPES))
     facts = _check_source(source)
     progress.phase("Checking the source file")
-    stamp = {"sha256": sha256(source), "dtype": dtype, "llmops": __version__, "format": 1}
+    stamp = {"sha256": sha256(source), "dtype": dtype, "llmops": __version__, "format": FORMAT}
     if _is_same(out, stamp):
         return _report(source, out, stamp | sidecars.read_json(out / STAMP), reused=True)
     if out.exists() and not force and any(out.iterdir() if out.is_dir() else (out,)):
@@ -97,7 +99,7 @@ def convert_gguf(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        done = _run_child(source, partial, dtype, progress)
+        done = _run_child(source, partial, dtype, _adds_bos(facts), progress)
         copied = _copy_licences(source, licence_files, partial)
         whole = stamp | {"source": source.name, "chat_template_added": done["chat_template_added"], "licences": copied}
         (partial / STAMP).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
@@ -163,12 +165,17 @@ def _check_machine(facts: ModelFacts, out: Path, dtype: str) -> None:
         raise MachineError(f"{out} needs {format_size(size)} of disk, {format_size(disk)} is free", "choose another -o")
 
 
-def _run_child(source: Path, partial: Path, dtype: str, progress: Progress) -> dict[str, Any]:
+def _adds_bos(facts: ModelFacts) -> bool:
+    return facts.config.get("tokenizer.ggml.add_bos_token") is True
+
+
+def _run_child(source: Path, partial: Path, dtype: str, add_bos: bool, progress: Progress) -> dict[str, Any]:
     job = {
         "source": str(source.absolute()),
         "out": str(partial.absolute()),
         "dtype": dtype,
         "chat_template": PLAIN_CHAT_TEMPLATE,
+        "add_bos": add_bos,
     }
     log = partial.with_name(partial.name + ".log")
     log.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Runs as a child process: a GGUF file to a Hugging Face directory through transformers' reader.
 
-Started as ``python convert_child.py JOB``; JOB is a JSON object with ``source``, ``out``, ``dtype``, ``chat_template``.
+Started as ``python convert_child.py JOB``; JOB is a JSON object with ``source``, ``out``, ``dtype``, ``chat_template``,
+``add_bos``.
 Prints one JSON object a line: ``{"phase": text}`` while it works, at the end ``{"done": {...}}`` or ``{"error": text}``.
 """
 
@@ -40,6 +41,8 @@ def convert(job: dict[str, Any], say: Any) -> dict[str, Any]:
     dtype = getattr(torch, job["dtype"])
     say(phase="Building the tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    if job["add_bos"] and tokenizer.bos_token_id is not None:
+        _begin_with(tokenizer, tokenizer.bos_token, tokenizer.bos_token_id)
     added = not tokenizer.chat_template
     if added:
         tokenizer.chat_template = job["chat_template"]
@@ -57,6 +60,17 @@ def convert(job: dict[str, Any], say: Any) -> dict[str, Any]:
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     return {"chat_template_added": added, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def _begin_with(tokenizer: Any, bos: str, bos_id: int) -> None:
+    """Every text begins with ``bos``, as the file asks; the reader forgets it, and models answer badly without it."""
+    if tokenizer("a").input_ids[:1] == [bos_id]:
+        return
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, bos_id)]
+    )
 
 
 if __name__ == "__main__":
