@@ -29,8 +29,10 @@ def serve(
         Path | None, typer.Option("--config", "-c", metavar="FILE", help="Several models: see docs/serve.md")
     ] = None,
     engine: Annotated[
-        Literal["auto", "llamacpp", "transformers", "vllm"],
-        typer.Option(metavar="ENGINE", show_default=False, help="llamacpp, transformers, vllm; default: fitting"),
+        Literal["auto", "llamacpp", "transformers", "vllm", "triton"],
+        typer.Option(
+            metavar="ENGINE", show_default=False, help="llamacpp, transformers, vllm, triton; default: fitting"
+        ),
     ] = "auto",
     name: Annotated[str | None, typer.Option(help="The model name that clients use")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
@@ -59,6 +61,15 @@ def serve(
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="The engine's output")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it answers; then: llmops ps")] = False,
     gateway: Annotated[Path | None, typer.Option(metavar="FILE", hidden=True)] = None,
+    repository: Annotated[Path | None, typer.Option(metavar="DIR", hidden=True)] = None,
+    mode: Annotated[Literal["auto", "local", "docker"], typer.Option(hidden=True)] = "auto",
+    http_port: Annotated[int | None, typer.Option(hidden=True)] = None,
+    grpc_port: Annotated[int, typer.Option(hidden=True)] = 8001,
+    metrics_port: Annotated[int, typer.Option(hidden=True)] = 8002,
+    triton_backend: Annotated[
+        Literal["auto", "python", "onnxruntime", "tensorrt", "vllm"], typer.Option(hidden=True)
+    ] = "auto",
+    image: Annotated[str | None, typer.Option(hidden=True)] = None,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
     report: opt.ReportFiles = None,
@@ -69,6 +80,34 @@ def serve(
     from llmops import serve as package
     from llmops.cli import output
 
+    if engine == "triton":
+        from llmops.serve import triton
+
+        wanted: dict[str, Any] = {
+            "model": model,
+            "repository": repository,
+            "name": name,
+            "mode": mode,
+            "middle": triton_backend,
+            "host": host,
+            "http_port": port if http_port is None else http_port,
+            "grpc_port": grpc_port,
+            "metrics_port": metrics_port,
+            "image": image,
+            "threads": threads,
+            "engine_python": engine_python,
+            "ready_timeout_s": ready_timeout,
+            "log": log,
+        }
+        output.run(
+            "serve",
+            lambda progress: triton.serve(triton.spec_from(wanted), progress, dry_run=dry_run, ready_file=ready_file),
+            triton.view,
+            json=json,
+            report=report,
+            quiet=quiet,
+            verbose=verbose,
+        )
     values: dict[str, Any] = {
         "model": model,
         "engine": engine,
