@@ -43,7 +43,7 @@ def environment(threads: int, python: Path, *, local: bool, cores: int | None = 
 def run_adapter(
     name: str, job: Mapping[str, Any], *, python: Path, work: Path, env: Mapping[str, str | None], progress: Progress
 ) -> dict[str, Any]:
-    """Run ``adapters/NAME`` with ``job``; returns the data of its result.
+    """Run ``adapters/NAME`` with ``job``, whose paths are absolute; returns the data of its result.
 
     Raises:
         UsageError: The adapter refused the input before any work.
@@ -53,7 +53,9 @@ def run_adapter(
     job_file = work / f"{name}.json"
     job_file.write_text(json.dumps(dict(job), default=str), encoding="utf-8")
     log = work / f"{name}.log"
-    command = process.Command((str(python), str(LAUNCHER), name, str(job_file)), log, env, grace_s=2.0)
+    # In the job's directory: engines write logs into the working directory, and those are nobody's to keep.
+    argv = (str(python.absolute()), str(LAUNCHER), name, str(job_file.absolute()))
+    command = process.Command(argv, log, env, cwd=work, grace_s=2.0)
     relay = Relay(progress)
     with process.start(command, pipe_stdout=True) as child:
         for line in child.stdout:

@@ -50,9 +50,9 @@ def compare(base: Path, model: Path, how: Comparing, *, work: Path, progress: Pr
     """
     text, spec = how.text, how.spec
     job = {
-        "base": str(base),
-        "model": str(model),
-        "text": str(text.path),
+        "base": str(base.absolute()),
+        "model": str(model.absolute()),
+        "text": str(text.path.absolute()),
         "chunks": spec.chunks,
         "chunk_tokens": spec.chunk_tokens,
         "least_chunks": _LEAST_CHUNKS,

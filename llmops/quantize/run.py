@@ -96,11 +96,11 @@ def _gather(spec: QuantizeSpec, progress: Progress) -> tuple[QuantizePlan, Sourc
 
 
 def _run_engine(plan: QuantizePlan, source: Source, work: Workspace, progress: Progress) -> dict[str, Any]:
-    scratch = work.job / "scratch"
+    scratch = work.job.absolute() / "scratch"
     scratch.mkdir()
     job: dict[str, Any] = {
-        "model": str(source.path),
-        "out": str(work.model),
+        "model": str(source.path.absolute()),
+        "out": str(work.model.absolute()),
         "scratch": str(scratch),
         "method": plan.method,
         "bits": plan.bits,
@@ -114,7 +114,7 @@ def _run_engine(plan: QuantizePlan, source: Source, work: Workspace, progress: P
     }
     if plan.text is not None:
         job["calibration"] = {
-            "file": str(plan.text.path),
+            "file": str(plan.text.path.absolute()),
             "samples": plan.samples,
             "seq_len": plan.seq_len,
             "seed": plan.seed,

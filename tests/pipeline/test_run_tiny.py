@@ -88,8 +88,9 @@ def test_the_report_stands_in_three_forms(first, workplace):
     assert (run / "quantized" / "llmops-quantize.json").is_file()
 
 
-def test_nothing_is_left_running(first, workplace):
+def test_nothing_is_left_running_or_lying_about(first, workplace):
     until(lambda: not processes_below(workplace))
+    assert {path.name for path in workplace.iterdir()} == {"tiny.yaml", "runs"}
 
 
 def test_progress_is_a_line_a_step_without_a_terminal(first):
