@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MILLION: Final = Decimal(1_000_000)
 ZERO: Final = Decimal(0)
 _HOUR_S: Final = Decimal(3600)
+_CONTRADICTION: Final = "the usage contradicts itself: a part is larger than its whole"
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
@@ -135,6 +136,8 @@ class PriceSheet:
                 from llmops.prices import library
 
                 return library.charge(self, usage, at)
+        if usage.cache_write_1h_tokens > usage.cache_write_tokens:
+            return Charge(None, reason=_CONTRADICTION, estimated=usage.estimated)
         counts = _leaves(self, usage)
         total, parts = ZERO, []
         for name, count, rate in counts:
@@ -144,8 +147,7 @@ class PriceSheet:
                 total += amount
                 parts.append(ChargePart(name, count, usd, amount))
             elif count < 0:
-                reason = "the usage contradicts itself: a part is larger than its whole"
-                return Charge(None, reason=reason, estimated=usage.estimated)
+                return Charge(None, reason=_CONTRADICTION, estimated=usage.estimated)
         return Charge(total, tuple(parts), self.source, self.price_date, "", usage.estimated)
 
 

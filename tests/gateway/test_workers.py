@@ -60,6 +60,7 @@ def test_workers_share_limits_and_counters_and_survive_a_kill(tmp_path):
             assert 40 <= statuses.count(200) <= 40 + refilled + 1  # 40 a minute over all workers, not each
             assert set(statuses) == {200, 429}
             wait_until(lambda: metric(text(), 'llm_requests_total{model="m",status="200"}') == statuses.count(200))
+            wait_until(lambda: metric(text(), 'llm_requests_total{model="m",status="429"}') == statuses.count(429))
             wait_until(lambda: metric(text(), "llm_workers") == 3)
             assert httpx.get(f"{running.url}/metrics").status_code == 404
             before = workers_of(running)

@@ -85,9 +85,10 @@ class Rates:
             amount = self.sheet.charge(usage).amount_usd
             return None if amount is None else pico(amount)
         plain, total = usage.input_tokens, 0
-        written = usage.cache_write_tokens
+        written, hour = usage.cache_write_tokens, usage.cache_write_1h_tokens
+        if hour > written:
+            return None
         if written:
-            hour = usage.cache_write_1h_tokens
             if hour and self.cache_write_1h is not None:
                 plain -= hour
                 written -= hour
@@ -95,8 +96,6 @@ class Rates:
             if self.cache_write is not None:
                 plain -= written
                 total += written * self.cache_write
-            if written < 0:
-                return None
         if usage.cache_read_tokens and self.cache_read is not None:
             plain -= usage.cache_read_tokens
             total += usage.cache_read_tokens * self.cache_read
