@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import openai
 import pytest
@@ -17,16 +16,6 @@ pytestmark = pytest.mark.slow
 # The model is a base model with a weak memory; this form of the question it answers.
 FRANCE = "Question: What is the capital of France?\nAnswer:"
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-
-
-@pytest.fixture(scope="module")
-def vllm_environment(llmops, model_cache):
-    """vLLM in its own environment, made by the command under test and kept between runs."""
-    root = Path(os.environ.get("LLMOPS_ENGINES_DIR") or model_cache / "engines")
-    result = llmops("engines", "install", "vllm", "--json", env={"LLMOPS_ENGINES_DIR": str(root)}, timeout=1500)
-    assert result.code == 0, result.stderr
-    assert result.json["data"]["check"]["import_error"] is None
-    return {"LLMOPS_ENGINES_DIR": str(root)}
 
 
 def official(served) -> openai.OpenAI:
@@ -147,7 +136,9 @@ def test_quantised_checkpoints_are_served(llmops, small_model, tmp_path, model_c
         pytest.skip(f"needs {package}")
     out = model_cache / f"gemma-3-270m-{method}"
     if not (out / "config.json").is_file():
-        result = llmops("quantize", small_model, "--method", method, "-o", out, timeout=900)
+        # Serving is what is tested here: little calibration, no gate.
+        little = ("--samples", "32", "--seq-len", "256", "--group-size", "32") if method == "gptq" else ()
+        result = llmops("quantize", small_model, "--method", method, "-o", out, *little, "--no-gate", timeout=900)
         assert (out / "config.json").is_file(), result.stderr
     with serving(tmp_path, out, "--name", "quantised", seconds=300) as served, official(served) as client:
         answer = client.completions.create(model="quantised", prompt=FRANCE, max_tokens=8, temperature=0)
