@@ -63,5 +63,6 @@ def test_the_quantised_model_answers_on_vllm(quickstart, tmp_path, vllm_environm
         ) as served,
         openai.OpenAI(base_url=served.url + "/v1", api_key="none", max_retries=0, timeout=300) as client,
     ):  # fmt: skip
-        answer = client.completions.create(model="q", prompt="The capital of France is", max_tokens=8, temperature=0)
-        assert "Paris" in answer.choices[0].text
+        question = [{"role": "user", "content": "What is the capital of France?"}]
+        answer = client.chat.completions.create(model="q", messages=question, max_tokens=12, temperature=0)
+        assert "Paris" in answer.choices[0].message.content
