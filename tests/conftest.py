@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parent.parent
+
+# A runner started in the background has SIGINT ignored, and so would every command that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # One thread and passive waiting: on a small machine, busy OpenMP threads slow everything down by an order of magnitude.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
