@@ -45,8 +45,15 @@ def until(condition, seconds=20.0):
         time.sleep(0.02)
 
 
+def ended(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def gone(pids):
-    return all(not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in pids)
+    return all(ended(pid) for pid in pids)
 
 
 def test_stop_ends_grandchildren_that_ignore_term(tmp_path):
