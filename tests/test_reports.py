@@ -123,7 +123,7 @@ def test_terminal_keeps_the_width_and_no_escape_codes_without_colour(width):
 @given(st.floats(-1e6, 1e6), st.floats(0.001, 1e6))
 def test_ticks_cover_the_range_and_are_few(low, span):
     ticks = nice_ticks(low, low + span)
-    assert ticks[0] <= low + 1e-6 * abs(low)
+    assert ticks[0] <= low + 1e-6 * max(abs(low), span)
     assert ticks[-1] >= low + span - 1e-6 * max(abs(low), span)
     assert 2 <= len(ticks) <= 12
 

@@ -1,6 +1,6 @@
 """Counters of all workers, shared through small files, so that any worker can answer for all of them.
 
-Each worker writes its snapshot once a second and when it ends; a file of a worker that died stays, so its counts do not
+Each worker writes its snapshot twice a second, before it shows it and when it ends; a file of a worker that died stays, so its counts do not
 vanish. The directory belongs to the supervisor, which removes it.
 """
 
@@ -31,7 +31,12 @@ class Scoreboard:
         partial.replace(self._file)
 
     def together(self, own: dict[str, Any]) -> list[dict[str, Any]]:
-        """All workers' snapshots; this worker's is the fresh one."""
+        """All workers' snapshots; this worker's is the fresh one.
+
+        It is written before it is shown: a counter that a scrape has seen never goes back, even when this worker is
+        killed the next moment.
+        """
+        self.write(own)
         snapshots = [own]
         for path in sorted(self._directory.glob("*.json")):
             if path != self._file:
