@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from llmops.gateway.dialects.native import NativeCodec
-from llmops.gateway.dialects.translate import EmbeddingsCodec, TranslatingCodec
+from llmops.gateway.dialects.translate import TranslatingCodec
+from llmops.gateway.dialects.whole_only import CountingCodec, EmbeddingsCodec
 from llmops.gateway.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from llmops.gateway.surfaces import Surface
     from llmops.gateway.targets import Provider
 
+# Dialects whose servers count tokens when asked; for the others the gateway estimates.
+COUNTING: Final = frozenset({"anthropic", "gemini"})
 _OPENAI_NATIVE: Final = frozenset({"chat", "completions", "embeddings"})
 _made: dict[tuple[object, ...], Codec] = {}
 
@@ -43,6 +46,8 @@ def codec_for(surface: Surface, provider: Provider) -> Codec:
 def _make(surface: Surface, form: ProviderForm, *, native: bool) -> Codec:
     if native:
         return NativeCodec(surface, ask_usage=form.stream_usage)
+    if surface.name == "count_tokens":
+        return CountingCodec()
     if surface.name == "embeddings":
         if form.dialect == "anthropic":
             raise Refusal(

@@ -15,7 +15,7 @@ from gateway_fakes import openai as openai_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmops.gateway.dialects.native import AnthropicLens, OpenAILens
+from llmops.gateway.dialects.native_stream import AnthropicLens, OpenAILens
 
 HELLO = {"messages": [{"role": "user", "content": "hi"}]}
 CONFIG = """

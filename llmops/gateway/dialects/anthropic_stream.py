@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from llmops.gateway.dialects.anthropic import FINISH, STOP, pack_signatures
+from llmops.gateway.dialects.anthropic_read import STOP
+from llmops.gateway.dialects.anthropic_write import FINISH, pack_signatures
 from llmops.gateway.dialects.ir import Begin, Close, Event, Fail, Finish, More, Open, StopReason, ToolCall
 from llmops.gateway.dialects.usage import anthropic_usage, as_anthropic
 from llmops.gateway.dialects.wire import error_in_200

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from llmops.gateway.dialects.ir import Answer, Begin, Chat, Event, Fail, Finish, Message, More, Text
-from llmops.gateway.dialects.openai_chat import FINISH
+from llmops.gateway.dialects.openai_write import FINISH
 from llmops.gateway.dialects.usage import as_openai
 from llmops.gateway.refusal import Refusal, error_event
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from llmops.gateway.dialects.anthropic import arguments_of
+from llmops.gateway.dialects.anthropic_write import arguments_of
 from llmops.gateway.dialects.ir import (
     Answer,
     Audio,

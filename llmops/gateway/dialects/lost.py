@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from llmops.gateway.dialects.ir import Chat
+from llmops.gateway.dialects.ir import Chat, Part, Sealed, Thought, ToolResult
 from llmops.gateway.refusal import Refusal
 
 # Fields that do not change the answer: dropped (and named in a header) even where the rest is refused.
@@ -25,6 +25,8 @@ HARMLESS: Final = frozenset(
         "stream_options",
     }
 )
+# A header holds so many names; more than that is no news to anyone.
+_MOST_NAMES: Final = 24
 # Values that say what would happen anyway.
 _DEFAULTS: Final[dict[str, tuple[Any, ...]]] = {
     "n": (1,),
@@ -67,4 +69,25 @@ def settle(chat: Chat, lost: dict[str, Any], *, drop: bool, to: str) -> list[str
             code="untranslatable",
             param=serious[0],
         )
-    return [*chat.notes, *named]
+    return list(dict.fromkeys([*chat.notes, *named]))[:_MOST_NAMES]
+
+
+def note_unsaid(chat: Chat, to: str) -> None:
+    """Marks inside messages and tools that a dialect has no place for: they change no answer, and are named."""
+    parts = [part for message in chat.messages for part in _all(message.parts)]
+    if to != "anthropic" and any(
+        getattr(each, "cache", None) is not None for each in (*parts, *chat.system, *chat.tools)
+    ):
+        chat.notes.append("cache_control")
+    thoughts = [part for part in parts if isinstance(part, (Thought, Sealed))]
+    if to == "anthropic":
+        thoughts = [part for part in thoughts if isinstance(part, Thought) and not part.signature]
+    if thoughts:
+        chat.notes.append("thinking of earlier turns")
+    if to in ("gemini", "triton") and any(tool.strict for tool in chat.tools):
+        chat.notes.append("tools.strict")
+
+
+def _all(parts: list[Part]) -> list[Part]:
+    """Parts, and those inside tool results."""
+    return [each for part in parts for each in ((part, *part.parts) if isinstance(part, ToolResult) else (part,))]

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from llmops.gateway.dialects.ir import Begin, Close, Event, Fail, Finish, More, Open, StopReason
-from llmops.gateway.dialects.openai_chat import FINISH, STOP
+from llmops.gateway.dialects.openai_read import STOP
+from llmops.gateway.dialects.openai_write import FINISH
 from llmops.gateway.dialects.usage import as_openai, openai_usage
 from llmops.gateway.dialects.wire import error_in_200
 from llmops.gateway.refusal import error_event

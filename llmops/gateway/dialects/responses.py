@@ -28,7 +28,7 @@ from llmops.gateway.dialects.ir import (
     ToolCall,
     ToolResult,
 )
-from llmops.gateway.dialects.openai_chat import image_from_url, read_format, read_tool_choice
+from llmops.gateway.dialects.openai_read import image_from_url, read_format, read_tool_choice
 from llmops.gateway.dialects.usage import as_responses
 from llmops.gateway.refusal import Refusal, error_type
 from llmops.masking import mask
@@ -79,7 +79,10 @@ def read_request(body: dict[str, Any]) -> Chat:
     chat.max_tokens, chat.user = body.get("max_output_tokens"), body.get("user")
     chat.temperature, chat.top_p = body.get("temperature"), body.get("top_p")
     chat.format = read_format((body.get("text") or {}).get("format"))
-    chat.effort = (body.get("reasoning") or {}).get("effort")
+    reasoning, text = body.get("reasoning") or {}, body.get("text") or {}
+    chat.effort = reasoning.get("effort")
+    chat.notes += [f"reasoning.{name}" for name in reasoning if name != "effort" and reasoning[name] is not None]
+    chat.notes += [f"text.{name}" for name in text if name != "format" and text[name] is not None]
     chat.extra = {name: value for name, value in body.items() if name not in _KNOWN}
     return chat
 

@@ -8,37 +8,39 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from llmops.gateway.dialects import (
-    anthropic,
+    anthropic_read,
     anthropic_stream,
+    anthropic_write,
     completions,
     gemini,
     lost,
-    openai_chat,
+    openai_read,
     openai_stream,
+    openai_write,
     triton,
 )
 from llmops.gateway.dialects import responses as responses_api
 from llmops.gateway.dialects.ir import Answer, Begin, Chat, Event, Fail, Finish
 from llmops.gateway.dialects.native import asked_usage
-from llmops.gateway.dialects.wire import Ask, Lens, encode, error_in_200
+from llmops.gateway.dialects.native_stream import MAX_EVENT_BYTES, too_large
+from llmops.gateway.dialects.wire import Ask, Lens, encode, error_in_200, in_path
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.resilience import Failure
 from llmops.gateway.surfaces import Surface
-from llmops.http1 import EventSplitter, event_data, event_type
+from llmops.http1 import EventSplitter, EventTooLargeError, event_data, event_type
 from llmops.prices import Usage
 
 _READ: Final[dict[str, Callable[[dict[str, Any]], Chat]]] = {
-    "chat": openai_chat.read_request,
+    "chat": openai_read.read_request,
     "completions": completions.read_request,
     "responses": responses_api.read_request,
-    "messages": anthropic.read_request,
-    "count_tokens": lambda body: anthropic.read_request({"max_tokens": 1, **body}),
+    "messages": anthropic_read.read_request,
 }
 _WRITE_ANSWER: Final[dict[str, Callable[[Answer], dict[str, Any]]]] = {
-    "chat": openai_chat.write_response,
+    "chat": openai_write.write_response,
     "completions": completions.write_response,
     "responses": responses_api.write_response,
-    "messages": anthropic.write_response,
+    "messages": anthropic_write.write_response,
 }
 
 
@@ -74,23 +76,24 @@ class TranslatingCodec:
         if self._dialect == "anthropic":
             return "/messages"
         if self._dialect == "gemini":
-            return f"/models/{_in_path(model)}:{'streamGenerateContent?alt=sse' if stream else 'generateContent'}"
-        return f"/v2/models/{_in_path(model)}/{'generate_stream' if stream else 'generate'}"
+            return f"/models/{in_path(model)}:{'streamGenerateContent?alt=sse' if stream else 'generateContent'}"
+        return f"/v2/models/{in_path(model)}/{'generate_stream' if stream else 'generate'}"
 
     def encode(self, ask: Ask, model: str, *, drop: bool) -> tuple[bytes, list[str]]:
         """See ``Codec``."""
         try:
             chat = _READ[self._surface.name](ask.deep())
             body, unsaid = self._write(chat, model)
+            lost.note_unsaid(chat, self._dialect)
         except (AttributeError, TypeError, KeyError, ValueError) as error:
             raise Refusal(400, f"the request is malformed: {error}", code="invalid_request") from None
         return encode(body), lost.settle(chat, unsaid, drop=drop, to=self._dialect)
 
     def _write(self, chat: Chat, model: str) -> tuple[dict[str, Any], dict[str, Any]]:
         if self._dialect == "openai":
-            return openai_chat.write_request(chat, model)
+            return openai_write.write_request(chat, model)
         if self._dialect == "anthropic":
-            return anthropic.write_request(chat, model)
+            return anthropic_write.write_request(chat, model)
         if self._dialect == "gemini":
             return gemini.write_request(chat, model)
         return triton.write_request(chat, self._text[0])
@@ -114,9 +117,9 @@ class TranslatingCodec:
 
     def _read(self, raw: dict[str, Any]) -> Answer:
         if self._dialect == "openai":
-            return openai_chat.read_response(raw)
+            return openai_read.read_response(raw)
         if self._dialect == "anthropic":
-            return anthropic.read_response(raw)
+            return anthropic_read.read_response(raw)
         if self._dialect == "gemini":
             return gemini.read_response(raw)
         return triton.read_response(raw, self._text[1])
@@ -148,7 +151,7 @@ class TranslatingLens:
         self._reader = reader
         self._fill = fill  # what to tell a caller whose dialect demands counts, when there are none
         self._writer = writer
-        self._splitter = EventSplitter()
+        self._splitter = EventSplitter(MAX_EVENT_BYTES)
         self._usage: Usage | None = None
         self.committed = self.finished = False
         self.error: Failure | None = None
@@ -157,7 +160,11 @@ class TranslatingLens:
     def feed(self, data: bytes) -> bytes:
         """See ``Lens``."""
         out = b""
-        for block in self._splitter.feed(data):
+        try:
+            blocks = self._splitter.feed(data)
+        except EventTooLargeError:
+            return self._written([Fail(too_large())])
+        for block in blocks:
             payload = event_data(block)
             if payload is None or self.finished or self.error is not None:
                 continue
@@ -200,64 +207,3 @@ class TranslatingLens:
                     event.usage = Usage(self._fill.input_tokens, self.events, estimated=True)
             out += self._writer.write(event)
         return out
-
-
-class EmbeddingsCodec:
-    """Embeddings from a Triton model (v2 infer) or Gemini."""
-
-    native = False
-
-    def __init__(self, dialect: str, text_input: str, text_output: str) -> None:
-        self._dialect = dialect
-        self._text = (text_input, text_output)
-
-    def path(self, model: str, *, stream: bool) -> str:  # noqa: ARG002 - the interface of every codec
-        """See ``Codec``."""
-        name = _in_path(model)
-        return f"/v2/models/{name}/infer" if self._dialect == "triton" else f"/models/{name}:batchEmbedContents"
-
-    def encode(self, ask: Ask, model: str, *, drop: bool) -> tuple[bytes, list[str]]:
-        """See ``Codec``."""
-        body = ask.deep()
-        texts = completions.embedding_inputs(body)
-        known = ("model", "input", "encoding_format", "dimensions")
-        chat = Chat(extra={name: value for name, value in body.items() if name not in known})
-        unsaid: dict[str, Any] = {}
-        if self._dialect == "triton":
-            unsaid["dimensions"] = body.get("dimensions")
-            made: dict[str, Any] = triton.write_embeddings(texts, self._text[0])
-        else:
-            size = {"outputDimensionality": body["dimensions"]} if body.get("dimensions") else {}
-            row = {"model": f"models/{model}", **size}
-            made = {"requests": [{**row, "content": {"parts": [{"text": text}]}} for text in texts]}
-        return encode(made), lost.settle(chat, unsaid, drop=drop, to=self._dialect)
-
-    def decode(self, ask: Ask, body: bytes) -> tuple[bytes, Usage | None]:
-        """See ``Codec``. Neither counts tokens, so the caller's count is an estimate and no usage is claimed."""
-        try:
-            raw = msgspec.json.decode(body)
-            if raw.get("error") is not None:
-                raise error_in_200(raw["error"])
-            if self._dialect == "triton":
-                vectors = triton.read_embeddings(raw, self._text[1])
-            else:
-                vectors = [row["values"] for row in raw["embeddings"]]
-        except (msgspec.MsgspecError, AttributeError, TypeError, KeyError, IndexError):
-            raise Failure("protocol", 502, "the upstream's answer has not the form it should have") from None
-        texts = completions.embedding_inputs(ask.deep())
-        if len(vectors) != len(texts):
-            raise Failure("protocol", 502, f"the upstream gave {len(vectors)} vectors for {len(texts)} texts")
-        tokens = sum(max(1, len(text.encode()) // 4) for text in texts)
-        base64 = ask.deep().get("encoding_format") == "base64"
-        return encode(completions.embedding_answer(vectors, ask.model, tokens, base64=base64)), None
-
-    def lens(self, ask: Ask) -> Lens:
-        """See ``Codec``."""
-        raise NotImplementedError(f"embeddings are not streamed ({ask.model})")
-
-
-def _in_path(model: str) -> str:
-    """A model's name as one path segment (or several, for names with slashes): nothing can climb or add a query."""
-    from urllib.parse import quote
-
-    return quote(model, safe="/-._~" if ".." not in model else "-._~")

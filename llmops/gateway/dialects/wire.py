@@ -67,7 +67,7 @@ def read_ask(surface: Surface, body: bytes) -> Ask:
         model = ""
     if not model or len(model) > 256 or not model.isprintable():
         raise Refusal(400, "the field 'model' must be a name of at most 256 printable characters", param="model")
-    stream = fields.get("stream")
+    stream = fields.get("stream") if surface.streams else None
     return Ask(surface, fields, model, stream is not None and bytes(stream) == b"true", len(body))
 
 
@@ -179,3 +179,10 @@ def error_in_200(error: Any) -> Failure:
     status = status if 400 <= status < 600 else named.get(str(details.get("type")), 502)
     kind = kind_of_status(status, own_key=False)
     return Failure(kind, status, message, code=str(details.get("code")) if details.get("code") is not None else None)
+
+
+def in_path(model: str) -> str:
+    """A model's name as one path segment (or several, for names with slashes): nothing can climb or add a query."""
+    from urllib.parse import quote
+
+    return quote(model, safe="/-._~" if ".." not in model else "-._~")
