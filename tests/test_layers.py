@@ -16,7 +16,7 @@ ROWS = {
     2: {"planning"},
     1: {
         "checkpoint", "hardware", "http1", "engines", "report", "prices", "recipes", "settings", "process",
-        "process_guard", "extras",
+        "process_guard", "extras", "sites",
     },
     0: {"errors", "findings", "units", "progress", "masking", "__init__"},
 }  # fmt: skip
