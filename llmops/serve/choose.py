@@ -73,9 +73,7 @@ def _refuse_unservable(facts: ModelFacts) -> None:
 
 
 def _check_vllm(facts: ModelFacts, gpus: int) -> None:
-    quantized = facts.quantization
-    if quantized is not None and quantized.quant_method == "bitsandbytes":
-        raise UsageError("vLLM does not read bitsandbytes checkpoints", "--engine transformers, or quantise with gptq")
+    _check_format(facts, gpus)
     if gpus:
         return
     bad = sorted({group.head_dim for group in facts.groups if group.kind in ("full", "sliding", "chunked")}
@@ -84,4 +82,26 @@ def _check_vllm(facts: ModelFacts, gpus: int) -> None:
         raise MachineError(
             f"vLLM's CPU attention does not take head_dim {bad[0]}; it takes {', '.join(map(str, CPU_HEAD_DIMS))}",
             "--engine transformers",
+        )
+
+
+def _check_format(facts: ModelFacts, gpus: int) -> None:
+    """Quantised formats that vLLM reads nowhere, or on GPUs only (read from version 0.32)."""
+    quantized = facts.quantization
+    if quantized is None:
+        return
+    settings = facts.config.get("quantization_config")
+    if isinstance(settings, dict) and settings.get("desc_act") is True and quantized.group_size:
+        raise UsageError("vLLM no longer reads GPTQ in activation order (desc_act)", "--engine transformers")
+    if gpus:
+        return
+    if quantized.quant_method == "bitsandbytes":
+        raise UsageError(
+            "vLLM on a CPU does not read bitsandbytes checkpoints", "--engine transformers, or quantise with gptq"
+        )
+    weights_only = quantized.method in ("gptq", "w8a16")
+    if weights_only and quantized.bits != 4:
+        raise UsageError(
+            f"vLLM on a CPU reads GPTQ of 4 bits, not of {quantized.bits:g}",
+            "--engine transformers, or quantise with --bits 4 or --method w8a8",
         )

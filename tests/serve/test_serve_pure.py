@@ -81,6 +81,7 @@ def test_the_engine_is_chosen_by_file_and_hardware(facts, wanted, gpus, engine, 
         (replace(FACTS, is_generative=False), "auto", UsageError, "export"),
         (replace(FACTS, tokenizer=Tokenizer(present=False)), "auto", UsageError, "tokenizer.json"),
         (replace(FACTS, quantization=Quantization("nf4", "bitsandbytes", 4)), "vllm", UsageError, "transformers"),
+        (replace(FACTS, quantization=Quantization("gptq", "gptq", 8, 128)), "vllm", UsageError, "--bits 4"),
         (replace(FACTS, groups=(LayerGroup("full", 2, 1, 16, 16),)), "vllm", MachineError, "transformers"),
     ],
 )
@@ -88,6 +89,18 @@ def test_what_an_engine_cannot_serve_is_said_before(facts, wanted, error, hint):
     with pytest.raises(error) as caught:
         choose_engine(facts, wanted, gpus=0)
     assert hint in caught.value.hint
+
+
+def test_formats_that_vllm_reads_on_gpus_only_and_one_that_it_reads_nowhere():
+    for stored in (Quantization("nf4", "bitsandbytes", 4), Quantization("gptq", "gptq", 8, 128)):
+        assert choose_engine(replace(FACTS, quantization=stored), "vllm", gpus=1).engine == "vllm"
+    ordered = replace(
+        FACTS,
+        quantization=Quantization("gptq", "gptq", 4, 128),
+        config={"quantization_config": {"quant_method": "gptq", "desc_act": True}},
+    )
+    with pytest.raises(UsageError, match="activation order"):
+        choose_engine(ordered, "vllm", gpus=1)
 
 
 def test_a_head_size_matters_only_to_vllm_on_the_cpu():
