@@ -27,6 +27,7 @@ EXTRA_OF: Final[dict[str, str]] = {
     "tritonclient": "triton",
     "ray": "ray",
     "redis": "redis",
+    "h2": "http2",
     "psycopg": "postgres",
     "tokenizers": "semantic",
     "kubernetes_validate": "kubernetes",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -87,15 +88,19 @@ class Close(Exception):  # noqa: N818
 class Fake:
     """A server with one thread a connection. ``handler`` gets each request's JSON and answers it."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(
+        self, handler: Handler, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, port: int = 0
+    ) -> None:
         self.handler = handler
+        self._tls = tls
         self.seen: list[Seen] = []
         self.connections = 0
         self.live = 0
         self.state: dict[str, Any] = {}
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._socket = socket.create_server((host, port), backlog=512)
         self.port = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
+        self.resumed: list[bool] = []
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -119,6 +124,9 @@ class Fake:
         connection.settimeout(30)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+                self.resumed.append(bool(connection.session_reused))
             with connection:
                 buffer = b""
                 while True:
@@ -152,8 +160,8 @@ class Fake:
 
 
 @contextmanager
-def fake(handler: Handler) -> Iterator[Fake]:
-    server = Fake(handler)
+def fake(handler: Handler, **more: Any) -> Iterator[Fake]:
+    server = Fake(handler, **more)
     try:
         yield server
     finally:
@@ -168,9 +176,10 @@ class Running:
     url: str
     process: subprocess.Popen[str]
     log: Path
+    metrics_url: str = ""
 
-    def metrics(self, port_url: str | None = None) -> str:
-        return httpx.get(f"{port_url or self.url}/metrics", timeout=10).text
+    def metrics(self) -> str:
+        return httpx.get(f"{self.metrics_url or self.url}/metrics", timeout=10).text
 
 
 def free_port() -> int:

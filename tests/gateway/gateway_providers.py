@@ -27,6 +27,20 @@ GEMINI_USAGE = {
 }
 CITY = {"city": "Kyoto", "unit": "C"}
 CITIES = [CITY, {"city": "Oslo", "unit": "F"}]
+DIALECTS = ["openai", "anthropic", "gemini"]
+UPSTREAM_KEYS = {
+    "K_OPENAI": "sk-up-openai-01234567",
+    "K_ANTHROPIC": "sk-ant-up-012345678",
+    "K_GEMINI": "AIzaUp01234567890",
+}
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "unit": {"type": "string"}},
+    "required": ["city", "unit"],
+    "additionalProperties": False,
+}
+HELLO = [{"role": "user", "content": "hi"}]
 TEXT = {"openai": OPENAI_TEXT, "anthropic": ANTHROPIC_TEXT, "gemini": GEMINI_TEXT, "triton": TRITON_TEXT}
 
 ERRORS: dict[str, tuple[int, dict[str, str]]] = {
@@ -37,6 +51,18 @@ ERRORS: dict[str, tuple[int, dict[str, str]]] = {
     "fault-500": (500, {}),
     "fault-529": (529, {}),
 }
+
+
+# How an answer ends, by the model's name, in each provider's word.
+ENDINGS: dict[str, dict[str, str]] = {
+    "end-length": {"openai": "length", "anthropic": "max_tokens", "gemini": "MAX_TOKENS"},
+    "end-filter": {"openai": "content_filter", "anthropic": "refusal", "gemini": "SAFETY"},
+    "end-sequence": {"openai": "stop", "anthropic": "stop_sequence", "gemini": "STOP"},
+}
+
+
+def ending(model: str) -> str:
+    return next((name for name in ENDINGS if model.endswith(name)), "")
 
 
 def _error_body(dialect: str, status: int) -> Any:
@@ -87,8 +113,12 @@ def openai(server: Fake, body: dict[str, Any], answer: Answer) -> None:
     if not wants_tools(body) or _has_result(body):
         if body.get("stream") and "fault-stream" in model:
             _openai_broken(model, answer)
-            return
-        openai_plain(server, body, answer)
+        elif body.get("response_format"):
+            _openai_text(body, answer, json.dumps(CITY), "stop")
+        elif ending(model):
+            _openai_text(body, answer, OPENAI_TEXT, ENDINGS[ending(model)]["openai"])
+        else:
+            openai_plain(server, body, answer)
         return
     calls = [
         {"id": f"call_{i}", "type": "function", "function": {"name": "weather", "arguments": json.dumps(args)}}
@@ -111,6 +141,21 @@ def openai(server: Fake, body: dict[str, Any], answer: Answer) -> None:
     answer.event({**openai_chunk({}), "choices": [], "usage": OPENAI_USAGE})
     answer.event(b"[DONE]")
     answer.stream_end()
+
+
+def _openai_text(body: dict[str, Any], answer: Answer, text: str, finish: str) -> None:
+    if body.get("stream"):
+        answer.stream_head()
+        answer.event(openai_chunk({"role": "assistant", "content": ""}))
+        for piece in (text[:6], text[6:]):
+            answer.event(openai_chunk({"content": piece}))
+        answer.event(openai_chunk({}, finish))
+        answer.event(b"[DONE]")
+        answer.stream_end()
+        return
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+    whole = {"id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o", "usage": OPENAI_USAGE}
+    answer.whole(200, {**whole, "choices": [choice]})
 
 
 def _has_result(body: dict[str, Any]) -> bool:
@@ -155,14 +200,15 @@ def anthropic(server: Fake, body: dict[str, Any], answer: Answer) -> None:
         blocks.append({"type": "text", "text": json.dumps(CITY)})
     else:
         blocks.append({"type": "text", "text": ANTHROPIC_TEXT})
-    reason = "tool_use" if count else "end_turn"
+    end = ending(body["model"])
+    reason = "tool_use" if count else ENDINGS[end]["anthropic"] if end else "end_turn"
     message = {
         "id": "msg_fake_1",
         "type": "message",
         "role": "assistant",
         "model": body["model"],
         "stop_reason": reason,
-        "stop_sequence": None,
+        "stop_sequence": "END" if end == "end-sequence" else None,
     }
     if not body.get("stream"):
         answer.whole(200, {**message, "content": blocks, "usage": ANTHROPIC_USAGE}, {"request-id": "req_anthropic_1"})
@@ -179,7 +225,7 @@ def anthropic(server: Fake, body: dict[str, Any], answer: Answer) -> None:
         answer.event(error, "error")
         answer.stream_end()
         return
-    delta = {"stop_reason": reason, "stop_sequence": None}
+    delta = {"stop_reason": reason, "stop_sequence": message["stop_sequence"]}
     answer.event({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 550}}, "message_delta")
     answer.event({"type": "message_stop"}, "message_stop")
     answer.stream_end()
@@ -216,6 +262,9 @@ def gemini(server: Fake, body: dict[str, Any], answer: Answer) -> None:
     model = path.rpartition("/models/")[2].partition(":")[0]
     if fault("gemini", model, answer):
         return
+    if path.endswith(":countTokens"):
+        answer.whole(200, {"totalTokens": 777})
+        return
     if path.endswith(":batchEmbedContents"):
         answer.whole(200, {"embeddings": [{"values": [9.0, 0.25]} for _ in body["requests"]]})
         return
@@ -237,8 +286,16 @@ def gemini(server: Fake, body: dict[str, Any], answer: Answer) -> None:
         row = {"content": {"role": "model", "parts": some}, "index": 0}
         return {**head, "candidates": [row | ({"finishReason": finish} if finish else {})]}
 
+    finish = ENDINGS[ending(model)]["gemini"] if ending(model) else "STOP"
     if ":streamGenerateContent" not in path:
-        answer.whole(200, {**candidate(parts, "STOP"), "usageMetadata": GEMINI_USAGE})
+        whole = candidate(parts, finish)
+        if generation.get("responseLogprobs"):
+            row = {"token": "g", "logProbability": -0.25}
+            whole["candidates"][0]["logprobsResult"] = {
+                "chosenCandidates": [row],
+                "topCandidates": [{"candidates": [row, {"token": "h", "logProbability": -1.5}]}],
+            }
+        answer.whole(200, {**whole, "usageMetadata": GEMINI_USAGE})
         return
     answer.stream_head()
     for part in parts[:-1]:
@@ -247,7 +304,11 @@ def gemini(server: Fake, body: dict[str, Any], answer: Answer) -> None:
     if "text" in last and not last.get("thought"):
         answer.event(candidate([{"text": last["text"][:4]}], None))
         last = {"text": last["text"][4:]}
-    answer.event({**candidate([last], "STOP"), "usageMetadata": GEMINI_USAGE})
+    if model.endswith("fault-stream-late-error"):
+        answer.event({"error": {"code": 503, "message": "Overloaded", "status": "UNAVAILABLE"}})
+        answer.stream_end()
+        return
+    answer.event({**candidate([last], finish), "usageMetadata": GEMINI_USAGE})
     answer.stream_end()
 
 
@@ -270,6 +331,8 @@ def triton(server: Fake, body: dict[str, Any], answer: Answer) -> None:
         answer.stream_head()
         for piece in (TRITON_TEXT[:2], TRITON_TEXT[2:]):
             answer.event({"model_name": model, "model_version": "1", "text_output": piece})
+        if model.endswith("fault-stream-late-error"):
+            answer.event({"error": "the model instance died"})
         answer.stream_end()
 
 

@@ -7,71 +7,17 @@ came from the wrong provider, fails here.
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 
 import anthropic
 import openai
 import pytest
-from gateway_fakes import fake, gateway
-from gateway_providers import ANTHROPIC_USAGE, CITIES, CITY, HANDLERS, TEXT
+from gateway_providers import ANTHROPIC_USAGE, CITIES, CITY, DIALECTS, HELLO, PIXEL, SCHEMA, TEXT, UPSTREAM_KEYS
 from pydantic import BaseModel
 
-DIALECTS = ["openai", "anthropic", "gemini"]
-KEYS = {"K_OPENAI": "sk-up-openai-01234567", "K_ANTHROPIC": "sk-ant-up-012345678", "K_GEMINI": "AIzaUp01234567890"}
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-SCHEMA = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}, "unit": {"type": "string"}},
-    "required": ["city", "unit"],
-    "additionalProperties": False,
-}
-HELLO = [{"role": "user", "content": "hi"}]
-
-
-def limited_routes() -> str:
-    """A target of its own for each test of 429: the breaker of one that said Retry-After stays open for the next test."""
-    names = [f"{d}-{c}{s}-fault-429" for d in [*DIALECTS, "triton"] for c in "oa" for s in (0, 1)]
-    return "\n".join(f"  - {{match: {n}, targets: [{{provider: {n.split('-')[0]}, model: {n}}}]}}" for n in names)
-
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    with ExitStack() as stack:
-        fakes = {name: stack.enter_context(fake(handler)) for name, handler in HANDLERS.items()}
-        config = f"""
-providers:
-  openai: {{base_url: "{fakes["openai"].url}/v1", key_env: K_OPENAI, prices_as: openai, timeouts: {{first_byte_s: 0.4}}}}
-  anthropic: {{dialect: anthropic, base_url: "{fakes["anthropic"].url}", key_env: K_ANTHROPIC, timeouts: {{first_byte_s: 0.4}}}}
-  gemini: {{dialect: gemini, base_url: "{fakes["gemini"].url}/v1beta", key_env: K_GEMINI, timeouts: {{first_byte_s: 0.4}}}}
-  triton: {{dialect: triton, base_url: "{fakes["triton"].url}", timeouts: {{first_byte_s: 0.4}}}}
-retry: {{attempts: 1}}
-breaker: {{failures: 1000, min_requests: 100000}}
-routes:
-  - {{match: openai-model, targets: [{{provider: openai, model: gpt-4o}}]}}
-  - {{match: anthropic-model, targets: [{{provider: anthropic, model: claude-sonnet-4-5}}]}}
-  - {{match: gemini-model, targets: [{{provider: gemini, model: gemini-2.5-pro}}]}}
-  - {{match: triton-model, targets: [{{provider: triton, model: ensemble}}]}}
-  - {{match: dropping, untranslatable: drop, targets: [{{provider: anthropic, model: claude-sonnet-4-5}}]}}
-{limited_routes()}
-  - {{match: "openai-*", targets: [{{provider: openai}}]}}
-  - {{match: "anthropic-*", targets: [{{provider: anthropic}}]}}
-  - {{match: "gemini-*", targets: [{{provider: gemini}}]}}
-  - {{match: "triton-*", targets: [{{provider: triton}}]}}
-"""
-        running = stack.enter_context(gateway(tmp_path_factory.mktemp("matrix"), config, env=KEYS))
-        yield running, fakes
-
-
-@pytest.fixture(scope="module")
-def oai(site):
-    with openai.OpenAI(base_url=site[0].url + "/v1", api_key="sk-client", max_retries=0, timeout=10) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def ant(site):
-    with anthropic.Anthropic(base_url=site[0].url, api_key="sk-client", max_retries=0, timeout=10) as client:
-        yield client
+def site(matrix_site):
+    return matrix_site
 
 
 def tools(count: int) -> list[dict]:
@@ -296,7 +242,7 @@ def test_native_anthropic_is_passed_unchanged(ant, site):
     assert seen.json["model"] == "claude-sonnet-4-5"
     assert seen.json["system"][0]["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
     assert seen.json["brand_new"] == [1, {"x": None}]
-    assert seen.headers["x-api-key"] == KEYS["K_ANTHROPIC"]
+    assert seen.headers["x-api-key"] == UPSTREAM_KEYS["K_ANTHROPIC"]
     assert seen.headers["anthropic-beta"] == "some-beta-2026"
     assert "authorization" not in seen.headers
 
@@ -473,12 +419,12 @@ def test_streamed_bills_are_the_same(site, oai, ant):
 def test_keys_travel_in_headers_only(site, oai):
     oai.chat.completions.create(model="gemini-model", messages=HELLO)
     seen = site[1]["gemini"].seen[-1]
-    assert seen.headers["x-goog-api-key"] == KEYS["K_GEMINI"]
+    assert seen.headers["x-goog-api-key"] == UPSTREAM_KEYS["K_GEMINI"]
     assert "key=" not in seen.path
     for server in site[1].values():
         for each in server.seen:
-            assert not any(key in each.path for key in KEYS.values())
-    assert not any(key in site[0].log.read_text() for key in KEYS.values())
+            assert not any(key in each.path for key in UPSTREAM_KEYS.values())
+    assert not any(key in site[0].log.read_text() for key in UPSTREAM_KEYS.values())
 
 
 def test_anthropic_usage_shape(ant):

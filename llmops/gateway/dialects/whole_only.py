@@ -32,7 +32,7 @@ class EmbeddingsCodec:
         """See ``Codec``."""
         body = ask.deep()
         texts = completions.embedding_inputs(body)
-        known = ("model", "input", "encoding_format", "dimensions")
+        known = ("model", "input", "encoding_format", "dimensions", "stream")
         chat = Chat(extra={name: value for name, value in body.items() if name not in known})
         unsaid: dict[str, Any] = {}
         if self._dialect == "triton":
