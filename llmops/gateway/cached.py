@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llmops.gateway import spending
 from llmops.gateway.cache.exact import Entry, key_of
 from llmops.prices import Charge
 from llmops.prices.money import ZERO
@@ -48,6 +49,7 @@ async def keep(call: Call, body: bytes) -> None:
         call.target.name if call.target else "",
         usage.input_tokens if usage else 0,
         usage.output_tokens if usage else 0,
+        usage,
     )
     form = call.route.cache
     assert form is not None
@@ -70,3 +72,4 @@ def _replay(call: Call, entry: Entry) -> None:
         call.reply.end()
     else:
         call.reply.whole(200, b"content-type: application/json\r\n" + call.headers(), entry.body)
+    spending.cached(call, entry)

@@ -13,10 +13,13 @@ from llmops.gateway.routing import Facts, Route
 from llmops.prices import Charge, Usage
 
 if TYPE_CHECKING:
+    from llmops.gateway.cache_semantic import Ask as Alike
+    from llmops.gateway.cache_semantic import Hit
     from llmops.gateway.keys import Caller
     from llmops.gateway.money import Reservation
     from llmops.gateway.site import Site
     from llmops.gateway.targets import Target
+    from llmops.gateway.tracing import Trace
 
 _PREFIX_BYTES = 1024
 # Request ids: random for the process, counted within it.
@@ -34,8 +37,11 @@ class Call:
     target: Target | None = None
     model_sent = ""
     attempts = 0
+    tries = 0
     status = 0
     cache = "off"
+    score = ""
+    alike: tuple[Alike, Hit | None] | None = None
     usage: Usage | None = None
     estimate: Usage | None = None
     charge: Charge | None = None
@@ -51,6 +57,7 @@ class Call:
     guarded = ""
     reservation: Reservation | None = None
     capture: list[bytes] | None = None
+    trace: Trace | None = None
 
     def __init__(self, site: Site, request: Request, reply: Reply) -> None:
         self.site = site
@@ -83,6 +90,8 @@ class Call:
             shown = "unknown" if amount is None else str(amount)
             cost = f"x-llmops-cost-usd: {f'{amount:f}' if 'E' in shown else shown}\r\n"
         text = f"x-llmops-request-id: {self.id}\r\n{lines}{cost}"
+        if self.score:
+            text += f"x-llmops-cache-score: {self.score}\r\n"
         if self.guarded:
             text += f"x-llmops-guard: {self.guarded}\r\n"
         if self.dropped:

@@ -10,13 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmops.errors import AccessError, UsageError
 from llmops.gateway.access.config import AccessConfig
+from llmops.gateway.cache_semantic.config import SemanticCacheConfig
+from llmops.gateway.config_paths import relative_to
 from llmops.gateway.guard.config import GuardConfig
 from llmops.gateway.money.config import MoneyConfig
+from llmops.gateway.state.config import ReplicasConfig
 from llmops.http1 import Origin
 from llmops.recipes import Yaml, load_yaml, validate
+from llmops.sites import gateway_document
 
 Dialect = Literal["openai", "anthropic", "gemini", "triton"]
-Strategy = Literal["ordered", "weighted", "least_busy", "lowest_latency", "prefix_affinity"]
+Strategy = Literal["ordered", "weighted", "least_busy", "lowest_latency", "prefix_affinity", "cheapest"]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -118,6 +122,8 @@ class Provider(Form):
     batching: Batching | None = None
     triton_input: str = "text_input"
     triton_output: str = "text_output"
+    # An input that takes a conversation's turns as JSON: the model then applies its own chat template.
+    triton_messages: str | None = None
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -138,11 +144,12 @@ class When(Form):
 
 
 class Target(Form):
-    """A model at a provider. ``model`` None: the name the caller used."""
+    """A model at a provider. ``model`` None: the name the caller used. ``tier``: how good it is; larger is better."""
 
     provider: str
     model: str | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
+    tier: Annotated[int, Field(ge=0)] = 1
     when: When = When()
     limits: Limits = Limits()
 
@@ -166,14 +173,20 @@ class RouteCache(Form):
 
 
 class Route(Form):
-    """Names of models, and the targets that answer for them."""
+    """Names of models, and the targets that answer for them.
+
+    ``tier`` is the least that ``strategy: cheapest`` may choose; ``guard`` stands in place of the file's.
+    """
 
     match: Annotated[str, Field(min_length=1)]
     alias: tuple[str, ...] = ()
     strategy: Strategy = "ordered"
     targets: Annotated[tuple[Target, ...], Field(min_length=1)]
+    tier: Annotated[int, Field(ge=0)] = 1
     retry: Retry | None = None
     cache: RouteCache | None = None
+    semantic_cache: SemanticCacheConfig | None = None
+    guard: GuardConfig | None = None
     untranslatable: Literal["refuse", "drop"] | None = None
 
 
@@ -196,6 +209,20 @@ class Breaker(Form):
     max_open_s: Positive = 60.0
 
 
+class Tracing(Form):
+    """OpenTelemetry spans to a collector (OTLP over HTTP): ``share`` of the traces whose caller has not decided."""
+
+    endpoint: str
+    service: Annotated[str, Field(min_length=1)] = "llmops-gateway"
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    header_env: str | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        Origin.of(self.endpoint)
+        return self
+
+
 class Gateway(Form):
     """The whole file."""
 
@@ -209,10 +236,12 @@ class Gateway(Form):
     untranslatable: Literal["refuse", "drop"] = "refuse"
     prices: Path | None = None
     access_log: Path | Literal["stderr"] | None = None
+    tracing: Tracing | None = None
     cost_comment: bool = False
     access: AccessConfig | None = None
     money: MoneyConfig | None = None
     guard: GuardConfig | None = None
+    replicas: ReplicasConfig | None = None
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -234,9 +263,9 @@ def load(path: Path) -> Gateway:
         UsageError: With file:line.
         AccessError: It would listen beyond this machine without keys.
     """
-    document = load_yaml(path)
+    document = gateway_document(load_yaml(path))
     config = validate(Gateway, document)
-    config = _relative_to(config, path.parent)
+    config = config.model_copy(update=relative_to(config, path.parent))
     refuse_open(config, document)
     return config
 
@@ -283,20 +312,3 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _relative_to(config: Gateway, directory: Path) -> Gateway:
-    """Paths in a config are relative to it."""
-    changes: dict[str, object] = {}
-    if config.prices is not None and not config.prices.is_absolute():
-        changes["prices"] = directory / config.prices
-    if isinstance(config.access_log, Path) and not config.access_log.is_absolute():
-        changes["access_log"] = directory / config.access_log
-    if config.money is not None and not config.money.directory.is_absolute():
-        changes["money"] = config.money.model_copy(update={"directory": directory / config.money.directory})
-    if config.access is not None:
-        names = ("callers", "vault")
-        paths = {name: getattr(config.access, name) for name in names}
-        moved = {name: directory / path for name, path in paths.items() if path is not None and not path.is_absolute()}
-        changes["access"] = config.access.model_copy(update=moved)
-    return config.model_copy(update=changes)

@@ -8,9 +8,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from llmops.gateway.codecs import codec_for
+from llmops.gateway.cheapest import TOO_DEAR, cheapest
+from llmops.gateway.codecs import COUNTING, codec_for
 from llmops.gateway.dialects.wire import Ask, Codec, Lens, failure_of
 from llmops.gateway.exchange import Exchange
+from llmops.gateway.guarded import guarded
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.resilience import Failure, FailureKind, backoff_s, parse_retry_after
 from llmops.gateway.routing import order
@@ -36,6 +38,10 @@ _KIND_OF_TRANSFER: Final[dict[str, tuple[FailureKind, int]]] = {
 }
 
 
+# What a provider's dialect cannot express, or its servers do not do.
+_UNSAYABLE: Final = frozenset({"untranslatable", "no_embeddings"})
+
+
 @dataclass(slots=True, eq=False)
 class Whole:
     """A whole answer, in the caller's dialect."""
@@ -58,31 +64,65 @@ async def forward(call: Call) -> Whole | Live:
     Raises:
         Refusal: None of them gave one; in it is what the last one said.
     """
-    retry = call.route.retry
-    candidates = order(call.route, call.facts)
-    if not candidates:
-        raise Refusal(400, f"no target of {call.route.label!r} takes a request like this one", code="no_target")
-    deadline_ns = call.request.started_ns + int(retry.deadline_s * _NS)
-    most = max(retry.attempts, len(candidates))
+    candidates = _candidates(call)
+    deadline_ns = call.request.started_ns + int(call.route.retry.deadline_s * _NS)
     failure: Failure | None = None
     while True:
-        asked = 0
-        for target in candidates:
-            now = time.monotonic()
-            if target.blocked_s(now) > 0:
-                continue
-            if target.limiter is not None and target.limiter.enter(call.facts.input_tokens, now):
-                continue
-            asked += 1
-            try:
-                return await _attempt(call, target, deadline_ns, first_choice=target is candidates[0])
-            except Failure as each:
-                failure = each
-            if not failure.elsewhere or call.attempts >= most:
+        got = await _round(call, candidates, deadline_ns)
+        if isinstance(got, (Whole, Live)):
+            return got
+        if not isinstance(got, Failure):  # nobody was asked
+            if failure is not None:
                 raise _final(failure, candidates)
-        if failure is None or not asked:
-            raise _none_free(call, candidates) if failure is None else _final(failure, candidates)
+            raise got or _none_free(call, candidates)
+        failure = got
         await _wait_for_another_round(call, failure, candidates, deadline_ns)
+
+
+def _candidates(call: Call) -> list[Target]:
+    """Targets that may answer, first choice first.
+
+    Raises:
+        Refusal: 400: there is none.
+    """
+    candidates = cheapest(call) if call.route.strategy == "cheapest" else order(call.route, call.facts)
+    if call.request.surface.name == "count_tokens":
+        candidates = [target for target in candidates if target.provider.form.dialect in COUNTING]
+    if not candidates:
+        raise Refusal(400, f"no target of {call.route.label!r} takes a request like this one", code="no_target")
+    return candidates
+
+
+async def _round(call: Call, candidates: list[Target], deadline_ns: int) -> Whole | Live | Failure | Refusal | None:
+    """Ask each target that is free in turn, until one answers.
+
+    Returns:
+        The answer; else the last failure; else why no dialect can say it; None when every target is left alone.
+
+    Raises:
+        Refusal: It is over: the caller's own mistake, or enough attempts.
+    """
+    last: Failure | Refusal | None = None
+    for target in candidates:
+        now = time.monotonic()
+        if target.blocked_s(now) > 0:
+            continue
+        if target.limiter is not None and not await _enter(call, target, now):
+            continue
+        attempts = call.attempts
+        try:
+            return await _attempt(call, target, deadline_ns, first_choice=target is candidates[0])
+        except Refusal as refusal:
+            too_dear = call.route.strategy == "cheapest" and refusal.code in TOO_DEAR
+            if refusal.code not in _UNSAYABLE and not too_dear:
+                raise
+            call.attempts = attempts  # nothing was sent; another target's dialect may say it
+            last = last or refusal
+        except Failure as failure:
+            last = failure
+            if not failure.elsewhere or call.attempts >= max(call.route.retry.attempts, len(candidates)):
+                raise _final(failure, candidates) from None
+    return last
 
 
 async def _wait_for_another_round(call: Call, failure: Failure, candidates: list[Target], deadline_ns: int) -> None:
@@ -109,11 +149,15 @@ async def _attempt(call: Call, target: Target, deadline_ns: int, *, first_choice
         Failure: It gave no good answer.
         Refusal: The request cannot be said in its dialect.
     """
-    codec = codec_for(call.request.surface, target.provider)
     metrics = call.site.metrics
     call.model_sent = target.model or call.ask.model
-    if call.site.account is not None:
-        reserve(call, target)
+    try:
+        codec = codec_for(call.request.surface, target.provider)
+        if call.site.account is not None:
+            await reserve(call, target)
+    except BaseException:
+        _leave(call, target, None)
+        raise
     call.attempts += 1
     call.target = target
     metrics.count("llm_upstream_attempts_total", target.name)
@@ -121,17 +165,21 @@ async def _attempt(call: Call, target: Target, deadline_ns: int, *, first_choice
         metrics.count("llm_retries_total", target.name)
     started = time.monotonic_ns()
     target.asked(started / _NS)
-    succeeded = False
+    tracer, failed, succeeded = call.site.tracer, "", False
+    span = tracer.attempt(call, target) if tracer is not None else None
     try:
         answer = await _exchange(call, target, codec, deadline_ns)
         succeeded = True
     except Failure as failure:
+        failed = failure.kind
         metrics.count("llm_upstream_failures_total", f"{target.name}|{failure.kind}")
         target.failed(failure, time.monotonic())
         raise
     finally:
         took = time.monotonic_ns() - started
         call.upstream_ns += took
+        if tracer is not None and span is not None:
+            tracer.over(span, None if succeeded else failed or "cancelled")
         if not succeeded or isinstance(answer, Whole):
             release(target, call)
     target.answered(took / _NS)
@@ -143,8 +191,34 @@ async def _attempt(call: Call, target: Target, deadline_ns: int, *, first_choice
 def release(target: Target, call: Call) -> None:
     """A target is done with a request."""
     target.in_flight -= 1
-    if target.limiter is not None:
-        target.limiter.leave(call.facts.input_tokens, call.usage.total_tokens if call.usage else None)
+    _leave(call, target, call.usage.total_tokens if call.usage else None)
+
+
+async def _enter(call: Call, target: Target, now: float) -> bool:
+    """Whether a target's own limits admit a request; ``_leave`` later."""
+    limiter, tokens = target.limiter, call.facts.input_tokens
+    if limiter is None:
+        return True
+    call.tries += 1
+    if limiter.enter(tokens, now) is not None:
+        return False
+    if limiter.remote is not None and await limiter.remote.enter(_ticket(call), tokens, now) is not None:
+        limiter.leave(tokens, None)
+        return False
+    return True
+
+
+def _leave(call: Call, target: Target, used: int | None) -> None:
+    limiter = target.limiter
+    if limiter is not None:
+        limiter.leave(call.facts.input_tokens, used)
+        if limiter.remote is not None:
+            limiter.remote.leave(_ticket(call), call.facts.input_tokens, used)
+
+
+def _ticket(call: Call) -> str:
+    """What a request is called at a target's limit: by its try, so that the end of one cannot end the next."""
+    return f"{call.id}.{call.tries}"
 
 
 async def _exchange(call: Call, target: Target, codec: Codec, deadline_ns: int) -> Whole | Live:
@@ -152,7 +226,7 @@ async def _exchange(call: Call, target: Target, codec: Codec, deadline_ns: int) 
     if ask.stream:
         exchange = await _send(call, target, codec, ask, deadline_ns)
         if exchange.status == 200 and b"event-stream" in (exchange.header(b"content-type") or b""):
-            return await _begin_stream(call, exchange, codec.lens(ask))
+            return await _begin_stream(call, exchange, guarded(call, codec.lens(ask)))
         await _read_whole(call, target, codec, ask, exchange)  # an error object, if it is one, says more than this:
         raise Failure("protocol", 502, f"{target.provider.name} did not answer with the stream that was asked for")
 
@@ -178,7 +252,8 @@ async def _send(call: Call, target: Target, codec: Codec, ask: Ask, deadline_ns:
     path = provider.path(codec.path(call.model_sent, stream=ask.stream))
     passed = provider.passed_on(call.request.headers, codec.native)
     try:
-        exchange = await provider.send(path, body, passed, deadline_ns)
+        more = call.site.tracer.header(call) if call.site.tracer is not None else b""
+        exchange = await provider.send(path, body, passed, deadline_ns, more=more)
         if ask.stream:
             await exchange.answered()
     except PoolFullError:

@@ -71,10 +71,11 @@ class Keyring:
                 identity = self.access.check(secret)
                 return None if identity is None else self._caller(identity)
         except Denied as denied:
-            raise _refused(denied) from None
+            raise refused(denied) from None
         if secret is None:
-            raise Refusal(401, "no API key was given; send it as 'Authorization: Bearer KEY'", code="missing_api_key")
-        raise Refusal(401, "the API key is not valid", code="invalid_api_key")
+            message = "no API key was given; send it as 'Authorization: Bearer KEY'"
+            raise refused(Denied(401, "missing_api_key", message, "no credential"))
+        raise refused(Denied(401, "invalid_api_key", "the API key is not valid", "unknown key"))
 
     async def identify_slowly(self, authorization: bytes | None, api_key: bytes | None) -> Caller:
         """``identify`` for a token whose issuer's keys must be fetched first.
@@ -88,7 +89,7 @@ class Keyring:
             assert secret is not None
             return self._caller(await self.access.check_slowly(secret))
         except Denied as denied:
-            raise _refused(denied) from None
+            raise refused(denied) from None
 
     def _caller(self, identity: Identity) -> Caller:
         """One caller object, with its limits, for each name; renewed when its scopes or limits changed."""
@@ -110,9 +111,12 @@ class Keyring:
         return made
 
 
-def _refused(denied: Denied) -> Refusal:
+def refused(denied: Denied, message: str | None = None, param: str | None = None) -> Refusal:
+    """The answer to a caller who is denied something, which is logged here and nowhere else."""
     _log.warning("%s", denied.log_line)
-    return Refusal(denied.status, denied.message, code=denied.code, retry_after_s=denied.retry_after_s)
+    return Refusal(
+        denied.status, message or denied.message, code=denied.code, param=param, retry_after_s=denied.retry_after_s
+    )
 
 
 def read_secret(env: str | None, file: Path | None, whose: str) -> str | None:

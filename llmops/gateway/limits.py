@@ -6,8 +6,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llmops.gateway.config import Limits
+
+if TYPE_CHECKING:
+    from llmops.gateway.state.hub import RemoteLimit
 
 
 class Bucket:
@@ -46,6 +50,10 @@ class Bucket:
         self._level = level - amount
         return True
 
+    def owe(self, amount: float, now: float) -> None:
+        """Take what was admitted elsewhere, and owe at most one minute for it."""
+        self._level = max(self.level(now) - amount, -float(self.capacity))
+
     def give(self, amount: float) -> None:
         """Return what was not used; a negative amount takes what was used in excess."""
         self._level += amount  # a level over the capacity is cut when it is next read
@@ -68,9 +76,9 @@ LimiterMaker = Callable[[Limits, str], "Limiter"]
 
 
 class Limiter:
-    """The limits of one key or one target, in this process."""
+    """The limits of one key or one target, in this process. ``remote`` holds over replicas, and is asked after it."""
 
-    __slots__ = ("_concurrent", "_form", "_requests", "_tokens", "running")
+    __slots__ = ("_concurrent", "_form", "_requests", "_tokens", "remote", "running")
 
     def __init__(self, form: Limits, now: float | None = None) -> None:
         now = time.monotonic() if now is None else now
@@ -78,6 +86,7 @@ class Limiter:
         self._requests = Bucket(form.requests_per_minute, now) if form.requests_per_minute else None
         self._tokens = Bucket(form.tokens_per_minute, now) if form.tokens_per_minute else None
         self._concurrent = form.concurrent
+        self.remote: RemoteLimit | None = None
         self.running = 0
 
     def enter(self, tokens: int, now: float) -> Exceeded | None:
@@ -92,6 +101,13 @@ class Limiter:
             return Exceeded("requests per minute", self._requests.capacity, self._requests.wait_s(1, now))
         self.running += 1
         return None
+
+    def owe(self, tokens: int, now: float) -> None:
+        """Count a request that was admitted elsewhere; ``leave`` later."""
+        for bucket, amount in ((self._tokens, tokens), (self._requests, 1)):
+            if bucket is not None:
+                bucket.owe(amount, now)
+        self.running += 1
 
     def leave(self, reserved: int, used: int | None) -> None:
         """The request is over: correct the estimate by what was really used (None: nothing was)."""

@@ -99,8 +99,10 @@ class Metrics:
         self._admitted: set[str] = set()
 
     def configured(self, labels: set[str]) -> None:
-        """Names from the config are always labels."""
+        """Names from the config are always labels, with counters from the start: a first cost is then an increase."""
         self._admitted |= labels
+        for label in labels:
+            self.of(label)
 
     def label(self, model: str, fallback: str, *, answered: bool) -> str:
         """The label for a requested model: itself once known or answered, else its route's pattern."""
@@ -155,6 +157,11 @@ COUNTERS: Final[dict[str, tuple[str, str]]] = {
     "llm_client_disconnects_total": ("when", "Callers that went away before their answer was whole"),
     "llm_refused_total": ("reason", "Requests refused before any upstream was asked"),
     "llm_guard_findings_total": ("rule", "Findings of the guards, by rule"),
+    "llm_semantic_cache_requests_total": ("route_result", "Look-ups of the semantic cache: hit, miss, shadow, unfit"),
+    "llm_semantic_cache_checked_total": ("route", "Semantic hits whose answer was compared with the model's"),
+    "llm_semantic_cache_false_hits_total": ("route", "Of those, answers that would have been wrong"),
+    "llm_budget_fallbacks_total": ("route", "Requests for which a local model stood in because of a budget"),
+    "llm_spans_dropped_total": ("why", "Spans of requests that never reached the collector"),
     "llm_batches_total": ("provider", "Calls made for several requests together"),
     "llm_batched_requests_total": ("provider", "Requests answered from such calls"),
 }
@@ -162,13 +169,30 @@ GAUGES: Final[dict[str, tuple[str, str]]] = {
     "llm_breaker_open": ("target", "1 while a target is left alone"),
     "llm_target_in_flight": ("target", "Requests now at a target"),
     "llm_target_healthy": ("target", "1 while the provider's active health check passes"),
+    "llm_model_available": ("model", "1 while any target of the route may be asked"),
+    "llm_budget_used_ratio": ("budget_counter", "Spent part of a budget's limit in its period"),
+    "llm_ledger_lag_bytes": ("part", "Bytes of rows that wait for the ledger's database"),
+    "llm_ledger_failing": ("part", "1 while the ledger's database takes no rows"),
+    "llm_redis_connected": ("what", "1 while the replicas' Redis answers"),
     "llm_pool_connections": ("provider", "Open connections to a provider"),
     "llm_pool_waiting": ("provider", "Requests waiting for a connection"),
     "llm_cache_bytes": ("cache", "Bytes in the answer cache"),
     "llm_cache_entries": ("cache", "Answers in the cache"),
 }
 # Gauges that do not add up over workers: a target is open, or ill, when any worker says so.
-_WORST: Final = {"llm_breaker_open": max, "llm_target_healthy": min}
+_WORST: Final = {
+    "llm_breaker_open": max,
+    "llm_target_healthy": min,
+    "llm_model_available": min,
+    "llm_budget_used_ratio": max,  # the workers share their counters
+    "llm_ledger_failing": max,
+    "llm_redis_connected": min,
+}
+_TWO_LABELS: Final = {
+    "failure": ("target", "kind"),
+    "route_result": ("route", "result"),
+    "budget_counter": ("budget", "counter"),
+}
 
 
 def render(snapshots: list[dict[str, Any]]) -> str:
@@ -276,10 +300,11 @@ def _gauges(out: list[str], snapshots: list[dict[str, Any]]) -> None:
 
 
 def _labels(names: str, label: str) -> str:
-    """``target`` -> {target="…"}; a failure's label is ``target|kind``."""
-    if names == "failure":
-        target, _, kind = label.rpartition("|")
-        return f'{{target="{_escape(target)}",kind="{_escape(kind)}"}}'
+    """``target`` -> {target="…"}; some labels are two in one, as ``target|kind``."""
+    two = _TWO_LABELS.get(names)
+    if two is not None:
+        first, _, second = label.partition("|") if names == "budget_counter" else label.rpartition("|")
+        return f'{{{two[0]}="{_escape(first)}",{two[1]}="{_escape(second)}"}}'
     return f'{{{names}="{_escape(label)}"}}'
 
 

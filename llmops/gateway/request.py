@@ -8,16 +8,21 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from llmops.gateway.access import Denied
+from llmops.gateway.alike import keep_alike, look_alike
 from llmops.gateway.cached import give_up, keep, look
 from llmops.gateway.call import Call, facts_of
+from llmops.gateway.codecs import COUNTING
 from llmops.gateway.dialects.wire import read_ask
 from llmops.gateway.forward import Live, Whole, forward
 from llmops.gateway.guard import Blocked
+from llmops.gateway.keys import refused
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.settle import settle
 from llmops.gateway.streaming import relay
 
 if TYPE_CHECKING:
+    from llmops.gateway.guard import Guard
     from llmops.gateway.reply import Reply, Request
     from llmops.gateway.site import Site
 
@@ -31,15 +36,16 @@ async def serve(site: Site, request: Request, reply: Reply) -> None:
     site.metrics.in_flight += 1
     try:
         await authenticate(call)
-        guard(call)
         route(call)
-        admit(call)
-        if not await look(call):
+        await guard(call)
+        await admit(call)
+        if not await look(call) and not await look_alike(call):
             answer = count_here(call) or await forward(call)
             if isinstance(answer, Live):
                 await relay(call, answer)
             else:
                 deliver(call, answer)
+                keep_alike(call, answer.body)
                 await keep(call, answer.body)
     except Refusal as refusal:
         refuse(call, refusal)
@@ -61,51 +67,75 @@ async def authenticate(call: Call) -> None:
     authorization = api_key = None
     for name, value in call.request.headers:
         if name == b"authorization":
-            authorization = value
+            authorization = value if authorization is None else _same(value, authorization)
         elif name == b"x-api-key":
-            api_key = value
+            api_key = value if api_key is None else _same(value, api_key)
     keyring = call.site.keyring
     call.caller = keyring.identify(authorization, api_key) or await keyring.identify_slowly(authorization, api_key)
     scope = "embeddings" if call.request.surface.name == "embeddings" else "chat"
-    if scope not in call.caller.identity.scopes.words:
-        raise Refusal(403, f"this credential lacks the scope {scope!r}", code="missing_scope")
+    try:
+        call.caller.identity.require(scope)
+    except Denied as denied:
+        raise refused(denied) from None
 
 
-def guard(call: Call) -> None:
+def _same(one: bytes, other: bytes) -> bytes:
+    """A header that came twice must say the same: who reads the first and who reads the last must not differ."""
+    if one != other:
+        raise refused(Denied(401, "invalid_credential", "two different credentials were sent", "a header came twice"))
+    return one
+
+
+async def guard(call: Call) -> None:
     """Secrets and hidden instructions in what is asked; the prompt is never altered but for a redacted secret."""
-    watch = call.site.guard
+    watch, body = call.route.guard, call.request.body
     if watch is None:
         return
     try:
-        verdict = watch.request(call.request.body)
+        if watch.slow(body):
+            verdict = await asyncio.get_running_loop().run_in_executor(None, watch.request, body)
+        else:
+            verdict = watch.request(body)
     except Blocked as blocked:
         for rule in blocked.found:
             call.site.metrics.count("llm_guard_findings_total", rule)
         raise Refusal(blocked.status, blocked.message, code=blocked.code) from None
     for rule in verdict.found:
         call.site.metrics.count("llm_guard_findings_total", rule)
-    call.request.body, call.guarded = verdict.body, verdict.header
+    call.guarded = verdict.header
+    if verdict.body is not body:
+        call.request.body = verdict.body
+        call.ask = read_ask(call.request.surface, verdict.body)
 
 
 def route(call: Call) -> None:
     """What is asked for, and which targets may answer; a model out of a caller's reach looks absent."""
     call.ask = ask = read_ask(call.request.surface, call.request.body)
     found = call.site.table.resolve(ask.model)
-    if found is None or not call.caller.may_use(ask.model):
+    try:
+        call.caller.identity.require_model(ask.model)
+    except Denied as denied:
+        raise refused(denied, f"the model {ask.model!r} does not exist here", "model") from None
+    if found is None:
         raise Refusal(404, f"the model {ask.model!r} does not exist here", code="model_not_found", param="model")
     call.route = found
     call.facts = facts_of(ask, found)
 
 
-def admit(call: Call) -> None:
+async def admit(call: Call) -> None:
     """Rate limits of the caller; what is admitted here is corrected in ``settle``."""
     call.site.retry_budget.request()
     limiter = call.caller.limiter
     if limiter is None:
         return
-    exceeded = limiter.enter(call.facts.input_tokens, time.monotonic())
+    tokens, now = call.facts.input_tokens, time.monotonic()
+    exceeded = limiter.enter(tokens, now)
+    if exceeded is None and limiter.remote is not None:
+        exceeded = await limiter.remote.enter(call.id, tokens, now)
+        if exceeded is not None:
+            limiter.leave(tokens, None)
     if exceeded is None:
-        call.admitted_tokens = call.facts.input_tokens
+        call.admitted_tokens = tokens
         return
     call.site.metrics.count("llm_rate_limited_total", exceeded.limit)
     raise Refusal(
@@ -120,7 +150,7 @@ def count_here(call: Call) -> Whole | None:
     """Token counting for a model whose server cannot count: an estimate, and the header says that it is one."""
     if call.request.surface.name != "count_tokens":
         return None
-    if call.route.targets[0].provider.form.dialect == "anthropic":
+    if any(target.provider.form.dialect in COUNTING for target in call.route.targets):
         return None
     call.dropped = [*call.dropped, "exact count (input_tokens is an estimate)"]
     return Whole(b'{"input_tokens":%d}' % call.facts.input_tokens)
@@ -128,14 +158,25 @@ def count_here(call: Call) -> Whole | None:
 
 def deliver(call: Call, answer: Whole) -> None:
     """Send a whole answer with what it cost."""
-    if call.site.guard is not None:
-        try:
-            answer.body = call.site.guard.response(answer.body).body
-        except Blocked as blocked:
-            raise Refusal(blocked.status, blocked.message, code=blocked.code) from None
+    if call.route.guard is not None:
+        _guard_answer(call, call.route.guard, answer)
     call.status = 200
     call.charge = call.site.charge(call)
     call.reply.whole(200, b"content-type: application/json\r\n" + call.headers(), answer.body)
+
+
+def _guard_answer(call: Call, watch: Guard, answer: Whole) -> None:
+    """Secrets in a whole answer. What was used is paid for, whether it may be seen or not."""
+    try:
+        verdict = watch.response(answer.body)
+    except Blocked as blocked:
+        for rule in blocked.found:
+            call.site.metrics.count("llm_guard_findings_total", rule)
+        raise Refusal(blocked.status, blocked.message, code=blocked.code) from None
+    for rule in verdict.found:
+        call.site.metrics.count("llm_guard_findings_total", rule)
+    answer.body = verdict.body
+    call.guarded = "; ".join(filter(None, (call.guarded, verdict.header)))
 
 
 def refuse(call: Call, refusal: Refusal) -> None:

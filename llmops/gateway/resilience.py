@@ -120,7 +120,8 @@ class Breaker:
     """One target and one kind of failure: closed -> open -> half-open (one probe) -> closed, or open for twice as long."""
 
     __slots__ = (
-        "_failed", "_form", "_in_row", "_next_open_s", "_probe_until", "_since", "_successes", "_window_from", "open_until",
+        "_failed", "_form", "_hinted_until", "_in_row", "_next_open_s", "_probe_until", "_since", "_successes",
+        "_window_from", "open_until",
     )  # fmt: skip
 
     def __init__(self, form: BreakerForm) -> None:
@@ -130,7 +131,17 @@ class Breaker:
         self._window_from = 0.0
         self._next_open_s = form.open_s
         self._probe_until = 0.0
+        self._hinted_until = 0.0
         self.open_until = 0.0
+
+    def hint(self, until: float) -> None:
+        """Another replica leaves the target alone until then; it knows why."""
+        if until > self.open_until:
+            self.open_until = self._hinted_until = until
+
+    def own_s(self, now: float) -> float:
+        """Seconds for which it stays open by what was seen here."""
+        return self.open_until - now if self.open_until > max(now, self._hinted_until) else 0.0
 
     def blocks(self, now: float) -> float:
         """Seconds for which the target is to be left alone; 0 when it may be asked."""

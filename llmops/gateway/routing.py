@@ -14,6 +14,8 @@ from llmops.gateway.config import Route as RouteForm
 from llmops.gateway.config import Target as TargetForm
 
 if TYPE_CHECKING:
+    from llmops.gateway.cache_semantic import SemanticCache
+    from llmops.gateway.guard import Guard
     from llmops.gateway.targets import Target
 
 _WILD: Final = frozenset("*?[")
@@ -35,6 +37,13 @@ class Route:
     cache: RouteCache | None
     drop: bool
     exact: bool = True
+    tier: int = 1
+    guard: Guard | None = None
+    semantic: SemanticCache | None = None
+
+    def available(self, now: float) -> bool:
+        """Whether any of its targets may be asked now."""
+        return any(target.blocked_s(now) == 0 for target in self.targets)
 
 
 @dataclass(slots=True)  # not frozen: one is made for every request, and freezing costs five times as much
@@ -65,15 +74,28 @@ class Table:
                 return route
         return None
 
+    def routes(self) -> list[Route]:
+        """Each route once."""
+        return list({id(each): each for each in (*self.exact.values(), *(row[1] for row in self.patterns))}.values())
+
     def names(self) -> list[str]:
         """Names that a client may ask for, patterns excluded."""
         return sorted(self.exact)
 
 
-def build(config: Gateway, target_of: Callable[[TargetForm], Target], discovered: Sequence[RouteForm] = ()) -> Table:
+Watch = tuple["Guard | None", "SemanticCache | None"]
+
+
+def build(
+    config: Gateway,
+    target_of: Callable[[TargetForm], Target],
+    discovered: Sequence[RouteForm] = (),
+    watch_of: Callable[[RouteForm], Watch] = lambda _form: (None, None),
+) -> Table:
     """The table of a config; what a provider was discovered to serve comes after what is written."""
     table = Table()
     for form in (*config.routes, *discovered):
+        watch, semantic = watch_of(form)
         route = Route(
             label=form.match,
             strategy=form.strategy,
@@ -82,6 +104,9 @@ def build(config: Gateway, target_of: Callable[[TargetForm], Target], discovered
             cache=form.cache or (RouteCache() if config.cache.enabled else None),
             drop=(form.untranslatable or config.untranslatable) == "drop",
             exact=not _WILD & set(form.match),
+            tier=form.tier,
+            guard=watch,
+            semantic=semantic,
         )
         for name in (form.match, *form.alias):
             if _WILD & set(name):

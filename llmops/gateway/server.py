@@ -243,13 +243,14 @@ def _reloader(app: App, source: Path) -> Callable[[], None]:
         from llmops.gateway.config import load
 
         try:
-            fresh = Site(load(source), app.site.metrics, app.site.shared, app.site.account)
+            fresh = Site(load(source), app.site.metrics, app.site.shared, app.site)
         except LlmopsError as error:
             _log.error("the config was not reloaded: %s", error.message)
             return
         old, app.site = app.site, fresh
+        old.successor = fresh
         loop = asyncio.get_running_loop()
-        app.reloads = [loop.create_task(fresh.start()), loop.create_task(old.stop())]
+        app.reloads = [loop.create_task(each) for each in (fresh.start(), fresh.take_budgets(), old.stop())]
         _log.warning("the config was reloaded")
 
     return reload

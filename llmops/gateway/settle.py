@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from llmops.gateway import spending
+from llmops.prices import Usage
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
@@ -16,9 +17,14 @@ _NS = 1e9
 def settle(call: Call) -> None:
     """Account for a request that is over, however it ended."""
     now_ns = time.monotonic_ns()
+    if call.gone and call.status == 499:
+        _estimate_unseen(call)
     usage = call.usage or call.estimate
     if call.admitted_tokens >= 0 and call.caller.limiter is not None:
-        call.caller.limiter.leave(call.admitted_tokens, usage.total_tokens if usage is not None else None)
+        used = usage.total_tokens if usage is not None else None
+        call.caller.limiter.leave(call.admitted_tokens, used)
+        if call.caller.limiter.remote is not None:
+            call.caller.limiter.remote.leave(call.id, call.admitted_tokens, used)
     if call.charge is None and usage is not None:
         call.charge = call.site.charge(call)
     if call.reservation is not None:
@@ -27,6 +33,15 @@ def settle(call: Call) -> None:
     log = call.site.access_log
     if log is not None:
         log.add(call, now_ns)
+    if call.site.tracer is not None:
+        call.site.tracer.finished(call, now_ns)
+
+
+def _estimate_unseen(call: Call) -> None:
+    """The caller left before anything came of a cloud's stream: its prompt was sent, and will be billed."""
+    sent = call.target is not None and not call.target.provider.local and call.attempts
+    if sent and call.usage is None and call.estimate is None:
+        call.estimate = Usage(call.facts.input_tokens, 0, estimated=True)
 
 
 def _count(call: Call, now_ns: int) -> None:
@@ -68,4 +83,16 @@ def _count(call: Call, now_ns: int) -> None:
             stats.cost += call.charge.amount_usd
 
 
-_REASONS = frozenset({"missing_api_key", "invalid_api_key", "invalid_json", "model_not_found", "rate_limit_exceeded"})
+_REASONS = frozenset(
+    {
+        "missing_api_key",
+        "invalid_api_key",
+        "invalid_token",
+        "token_expired",
+        "invalid_credential",
+        "missing_scope",
+        "invalid_json",
+        "model_not_found",
+        "rate_limit_exceeded",
+    }
+)

@@ -2,60 +2,63 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
-from llmops.gateway.money import BudgetExceeded, Outcome, Payer, Purchase, prompt_bound
+from llmops.errors import MachineError
+from llmops.gateway.money import BudgetExceeded, LedgerFullError, Outcome, Payer, Purchase, prompt_bound
 from llmops.gateway.refusal import Refusal
 
 if TYPE_CHECKING:
+    from llmops.gateway.cache.exact import Entry
     from llmops.gateway.call import Call
     from llmops.gateway.targets import Target
 
 # What an answer without a stated limit can be at most; a budget reserves as much.
 UNSTATED_OUTPUT: Final = 16_384
 _LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_RETRY_S: Final = 5.0
 
 
-def reserve(call: Call, target: Target) -> None:
+async def reserve(call: Call, target: Target) -> None:
     """Reserve what this target can cost at most; a second target in place of the first.
 
     Raises:
-        Refusal: 402 or 429: a budget does not allow it.
+        Refusal: 402 or 429: a budget does not allow it. 503: the request could not be accounted for.
     """
-    account = call.site.account
+    account, replica = call.site.account, call.site.replica_account
     if account is None:
         return
-    provider = target.provider
-    purchase = Purchase(
-        call.ask.model,
-        provider.prices_as or (provider.name if provider.local else None),
-        call.model_sent,
-        local=provider.local,
-        server=provider.name,
-    )
+    purchase = purchase_of(target, call.ask.model, call.model_sent)
     try:
-        if call.reservation is not None:
-            account.retarget(call.reservation, purchase)
+        held = call.reservation
+        if held is not None:
+            if replica is not None:
+                await replica.retarget(held, purchase)
+            else:
+                account.retarget(held, purchase)
             return
-        identity = call.caller.identity
-        payer = Payer(identity.tenant, identity.team, identity.key)
-        call.reservation = account.reserve(
-            call.id, payer, purchase, prompt_bound(call.request.body), _output_bound(call)
-        )
+        payer, into, out = payer_of(call), prompt_bound(call.request.body), output_bound(call)
+        if replica is not None:
+            call.reservation = await replica.reserve(call.id, payer, purchase, into, out)
+        else:
+            call.reservation = account.reserve(call.id, payer, purchase, into, out)
     except BudgetExceeded as exceeded:
         raise Refusal(
             exceeded.status, exceeded.message, code=exceeded.code, retry_after_s=exceeded.retry_after_s
         ) from None
+    except (LedgerFullError, MachineError):  # said once by the ledger's own thread, not by every request
+        message = "requests cannot be accounted for at the moment"
+        raise Refusal(503, message, code="ledger_unavailable", retry_after_s=_RETRY_S) from None
 
 
 def settle(call: Call, now_ns: int) -> None:
     """Turn the reservation into what was used, or give it back. Exactly once."""
-    account, held = call.site.account, call.reservation
+    account, held = call.site.replica_account or call.site.account, call.reservation
     if account is None or held is None:
         return
     call.reservation = None
-    started = call.request.started_ns
-    outcome = Outcome(call.status, (now_ns - started) / 1e6, (call.first_ns - started) / 1e6 if call.first_ns else None)
+    outcome = _outcome(call, now_ns)
     usage = call.usage or call.estimate
     if usage is None:
         account.release(held, outcome)
@@ -63,7 +66,34 @@ def settle(call: Call, now_ns: int) -> None:
         account.settle(held, usage, outcome)
 
 
-def _output_bound(call: Call) -> int:
+def cached(call: Call, entry: Entry) -> None:
+    """A row for an answer that a cache gave: it cost nothing, and saved what it once used."""
+    account = call.site.account
+    if account is None or entry.usage is None:
+        return
+    target = next((each for each in call.route.targets if each.name == entry.target), call.route.targets[0])
+    purchase = purchase_of(target, call.ask.model, target.model or call.ask.model)
+    kind = "semantic" if call.cache == "semantic" else "exact"
+    account.cached(
+        call.id, payer_of(call), purchase, entry.usage, cache=kind, outcome=_outcome(call, time.monotonic_ns())
+    )
+
+
+def payer_of(call: Call) -> Payer:
+    """Who pays for a call."""
+    identity = call.caller.identity
+    return Payer(identity.tenant, identity.team, identity.key)
+
+
+def purchase_of(target: Target, model: str, model_sent: str) -> Purchase:
+    """What is bought from a target."""
+    provider = target.provider
+    prices_as = provider.prices_as or (provider.name if provider.local else None)
+    return Purchase(model, prices_as, model_sent, local=provider.local, server=provider.name)
+
+
+def output_bound(call: Call) -> int:
+    """The most tokens that the answer can have."""
     if call.request.surface.name in ("embeddings", "count_tokens"):
         return 0
     ask = call.ask
@@ -75,3 +105,9 @@ def _output_bound(call: Call) -> int:
         limit = UNSTATED_OUTPUT
     answers = ask.value("n")
     return limit * (answers if isinstance(answers, int) and answers > 0 else 1)
+
+
+def _outcome(call: Call, now_ns: int) -> Outcome:
+    started = call.request.started_ns
+    ttft_ms = (call.first_ns - started) / 1e6 if call.first_ns else None
+    return Outcome(call.status, (now_ns - started) / 1e6, ttft_ms)

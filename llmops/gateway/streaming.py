@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from llmops.gateway.alike import keep_alike
 from llmops.gateway.cached import keep
 from llmops.gateway.forward import Live, release
 from llmops.gateway.resilience import Failure
@@ -25,7 +26,9 @@ async def relay(call: Call, live: Live) -> None:
         await _pump(call, live)
         _finish(call, live)
         if call.capture is not None and live.lens.error is None:
-            await keep(call, b"".join(call.capture))
+            body = b"".join(call.capture)
+            keep_alike(call, body)
+            await keep(call, body)
     except asyncio.CancelledError:
         live.exchange.abort()
         account(call, live)
@@ -35,35 +38,54 @@ async def relay(call: Call, live: Live) -> None:
         release(call.target, call)
 
 
-async def _pump(call: Call, live: Live) -> None:
-    """Tap the exchange: from here on no task wakes up for a piece, its callback writes to the caller."""
-    exchange, lens, reply = live.exchange, live.lens, call.reply
-    done = asyncio.get_running_loop().create_future()
+class _Tap:
+    """Writes what comes to the caller: from here on no task wakes up for a piece of a stream."""
 
-    def on_data(data: bytes) -> None:
-        out = lens.feed(data)
+    __slots__ = ("_capture", "_done", "_exchange", "_lens", "_reply")
+
+    def __init__(self, call: Call, live: Live) -> None:
+        self._exchange, self._lens = live.exchange, live.lens
+        self._reply, self._capture = call.reply, call.capture
+        self._done = asyncio.get_running_loop().create_future()
+
+    def data(self, data: bytes) -> None:
+        """A piece from the upstream."""
+        out = self._lens.feed(data)
         if out:
-            reply.write(out)
-            if capture is not None:
-                capture.append(out)
+            self._reply.write(out)
+            if self._capture is not None:
+                self._capture.append(out)
+        if self._lens.error is not None:  # nothing that comes after it is wanted
+            self._exchange.abort()
+            self.done()
 
-    def on_done() -> None:
-        if not done.done():
-            done.set_result(None)
+    def done(self) -> None:
+        """No more will come."""
+        if not self._done.done():
+            self._done.set_result(None)
 
-    capture = call.capture
-    if capture is not None:
-        capture.append(live.first)
+    async def over(self) -> None:
+        """Wait for the end, the break or the error."""
+        if self._lens.error is not None:
+            self._exchange.abort()
+        elif not self._exchange.ended and self._exchange.error is None:
+            await self._done
+
+
+async def _pump(call: Call, live: Live) -> None:
+    """Begin the answer, and tap the exchange until it is over."""
+    exchange, reply, tap = live.exchange, call.reply, _Tap(call, live)
+    if call.capture is not None:
+        call.capture.append(live.first)
     reply.start(200, _HEADERS + call.headers(), live.first)
     if exchange.chunks:
-        on_data(b"".join(exchange.chunks))
+        tap.data(b"".join(exchange.chunks))
         exchange.chunks.clear()
     reply.on_pause, reply.on_resume = exchange.pause, exchange.resume
-    exchange.on_done = on_done
-    exchange.tap = on_data
+    exchange.on_done = tap.done
+    exchange.tap = tap.data
     exchange.resume()
-    if not exchange.ended and exchange.error is None:
-        await done
+    await tap.over()
 
 
 def _finish(call: Call, live: Live) -> None:
@@ -85,7 +107,7 @@ def _finish(call: Call, live: Live) -> None:
 def account(call: Call, live: Live) -> None:
     """The provider's counts, or an estimate from what passed: one token an event."""
     call.usage = live.lens.usage()
-    if call.usage is None or (call.gone and not live.lens.finished):
+    if call.usage is None or not live.lens.finished:  # counts before the end are counts so far
         seen = call.usage or Usage()
         call.estimate = Usage(
             input_tokens=seen.input_tokens or call.facts.input_tokens,

@@ -86,9 +86,16 @@ class Provider:
         return f"{self.prefix}{surface_path}"
 
     async def send(
-        self, path: str, body: bytes, passed: tuple[tuple[bytes, bytes], ...], deadline_ns: int, method: str = "POST"
+        self,
+        path: str,
+        body: bytes,
+        passed: tuple[tuple[bytes, bytes], ...],
+        deadline_ns: int,
+        *,
+        method: str = "POST",
+        more: bytes = b"",
     ) -> Exchange:
-        """Start a request. ``passed`` are the caller's headers to hand on.
+        """Start a request. ``passed`` are the caller's headers to hand on, ``more`` header lines of this request alone.
 
         Raises:
             TransferError, PoolFullError: As ``Pool.send``.
@@ -98,6 +105,7 @@ class Provider:
             head = request_head(method, path, self.origin, self._headers(passed))
             if method == "POST" and len(self._heads) < _MAX_HEADS:
                 self._heads[path, passed] = head
+        head += more
         pool = self.pool
         return pool.send_now(head, body, deadline_ns) or await pool.send(head, body, deadline_ns)
 
@@ -182,6 +190,11 @@ class Target:
         breaker = self.breakers[failure.kind]
         breaker.failed(now, self.successes, failure.retry_after_s)
         self.troubled = any(each.open_until for each in self.breakers.values())
+
+    def hinted(self, kind: FailureKind, until: float) -> None:
+        """Another replica leaves it alone for failures of this kind."""
+        self.breakers[kind].hint(until)
+        self.troubled = True
 
     def answered_otherwise(self) -> None:
         """It answered, if not well: it is there, so what is open for not being there closes."""

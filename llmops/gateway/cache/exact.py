@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from llmops.prices import Usage
+
 if TYPE_CHECKING:
     from llmops.gateway.dialects.wire import Ask
     from llmops.gateway.routing import Route
@@ -25,13 +27,14 @@ _ALWAYS: Final = frozenset({"embeddings"})
 
 
 class Entry(msgspec.Struct):
-    """A kept answer: the bytes as the caller got them."""
+    """A kept answer: the bytes as the caller got them, and what they once used."""
 
     body: bytes
     stream: bool
     target: str
     input_tokens: int
     output_tokens: int
+    usage: Usage | None = None
 
 
 class Store(Protocol):

@@ -5,11 +5,11 @@ The way of a request through this package, in the order of ``request.py`` (betwe
     ask = ask_of(tenant, body, config)                  # None: not a request that may be answered from here
     hit = await cache.lookup(ask)                       # embeds off the event loop, and only where a candidate exists
     if hit is not None and cache.serves(hit):           # False in shadow mode, and for the share that is checked
-        return hit.answer                               # with x-llmops-cache: semantic; score=0.97
+        return hit.answer                               # with x-llmops-cache: semantic and its score
     ... forward ...
     cache.store(ask, answer, text)                      # a whole, successful answer; embeds later, in its thread
     if hit is not None:
-        cache.checked(hit, text)                        # shadow mode: was the kept answer the same?
+        cache.checked(hit.text, text)                   # shadow mode: was the kept answer the same?
     ... cache.stats                                     # lookups, hits, checked, false_hits for the metrics
 
 The key is tenant, model, system prompt, parameters and every earlier turn, exactly; only the last user turn is compared by

@@ -39,11 +39,6 @@ class Hit:
     text: str
     score: float
 
-    @property
-    def header(self) -> str:
-        """Value of the header ``x-llmops-cache``."""
-        return f"semantic; score={self.score:.3f}"
-
 
 @dataclass(slots=True)
 class Stats:
@@ -134,11 +129,12 @@ class SemanticCache:
         self._waiting.add(work)
         work.add_done_callback(self._waiting.discard)
 
-    def checked(self, hit: Hit, text: str) -> None:
-        """The model was asked although there was a hit: count whether the kept answer says the same."""
+    def checked(self, kept: str, came: str) -> bool:
+        """The model was asked although there was a hit: whether the kept answer says the same, which is counted."""
         self.stats.checked += 1
-        if not same_answer(hit.text, text):
-            self.stats.false_hits += 1
+        same = same_answer(kept, came)
+        self.stats.false_hits += not same
+        return same
 
     def settle(self, timeout_s: float = 30.0) -> None:
         """Wait until every ``store`` is done; for tests and for closing."""

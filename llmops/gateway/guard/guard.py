@@ -10,6 +10,7 @@ from llmops.gateway.guard.injection import NOTHING, Judgement, judge_all
 from llmops.gateway.guard.secret_rules import Hit, find, redact
 from llmops.gateway.guard.secret_stream import SecretStream
 from llmops.gateway.guard.spans import may_have_untrusted, untrusted_spans
+from llmops.gateway.guard.stream_events import StreamEvents
 from llmops.units import MIB
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ class Guard:
 
             self._classifier = Classifier(config.classifier)
 
+    def slow(self, body: bytes) -> bool:
+        """Whether ``request`` would ask the classifier, so that it belongs off the event loop."""
+        return self._classifier is not None and self.config.injection != "off" and may_have_untrusted(body)
+
     @property
     def scans_streams(self) -> bool:
         """Whether the text of a stream must pass through ``stream()``."""
@@ -76,6 +81,9 @@ class Guard:
         """
         if len(body) > self._max_bytes:
             raise Blocked(413, "prompt_too_large", f"the request is larger than {self.config.max_prompt_mib:g} MiB")
+        most = self.config.max_messages
+        if len(body) > 8 * most and body.count(b'"role"') > most:  # no turn is shorter
+            raise Blocked(413, "too_many_messages", f"the request has more than {most} messages")
         hits = find(body) if self.config.secrets_in != "off" else []
         judged = NOTHING
         if self.config.injection != "off" and may_have_untrusted(body):
@@ -105,6 +113,12 @@ class Guard:
         """A scanner for one text of a stream, or None where streams are not scanned."""
         action = self.config.secrets_out
         return None if action == "off" else SecretStream(action)
+
+    def stream_events(self, surface: str) -> StreamEvents:
+        """A scanner for the events of a whole stream; only where ``scans_streams``."""
+        action = self.config.secrets_out
+        assert action != "off"
+        return StreamEvents(lambda: SecretStream(action), surface)
 
     def _judge(self, spans: list[str]) -> Judgement:
         judged = judge_all(spans)

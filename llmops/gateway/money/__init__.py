@@ -26,11 +26,13 @@ from llmops.gateway.money.account import Account, Outcome, Payer, Purchase, Rese
 from llmops.gateway.money.bounds import prompt_bound
 from llmops.gateway.money.budgets import BudgetExceeded
 from llmops.gateway.money.config import BudgetConfig, MoneyConfig
+from llmops.gateway.money.ledger import LedgerFullError
 
 __all__ = [
     "Account",
     "BudgetConfig",
     "BudgetExceeded",
+    "LedgerFullError",
     "MoneyConfig",
     "Outcome",
     "Payer",

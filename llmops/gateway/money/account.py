@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,7 @@ from llmops.gateway.money.store import SqliteStore, Store
 from llmops.prices import PriceBook, Usage
 from llmops.units import MIB
 
+_log = logging.getLogger(__name__)
 LEDGER_FILE: Final = "ledger.sqlite"
 _NOTHING: Final = Usage(requests=0)
 _MAX_RATES: Final = 4096
@@ -77,6 +79,7 @@ class Reservation:
     claims: tuple[Claim, ...]
     nano: int
     rates: Rates | str
+    budgets: Budgets
     open: bool = field(default=True)
 
 
@@ -142,8 +145,7 @@ class Account:
             on_lost=lambda lost: _charge_lost(budgets, lost),
             now=now,
         )
-        urls = {budget.name: budget.webhook for budget in config.budgets if budget.webhook}
-        account = cls(config, book, budgets, ledger, Alerts(config.webhook, urls, config.webhook_secret_env), now=now)
+        account = cls(config, book, budgets, ledger, alerts_of(config), now=now)
         with _door(directory) as (alive, alone):
             account._alive = alive
             ledger.recover()
@@ -164,17 +166,19 @@ class Account:
             BudgetExceeded: It does not fit a hard budget, or a hard budget covers a model without a known price.
             LedgerFullError: No row could be written for it afterwards.
         """
-        rates = self.rates(purchase)
-        claims = self.budgets.claims(payer, purchase.model)
+        rates, budgets = self.rates(purchase), self.budgets
+        claims = budgets.claims(payer, purchase.model)
         nano = self._bound(rates, claims, purchase, input_bound, output_bound)
-        refused = self.budgets.reserve(claims, nano) if claims else None
+        refused = budgets.reserve(claims, nano) if claims else None
         if refused is not None:
-            raise self._refuse(refused, nano)
-        made = Reservation(request_id, self._now(), payer, purchase, input_bound, output_bound, claims, nano, rates)
+            raise self._refuse(budgets, refused, nano)
+        made = Reservation(
+            request_id, self._now(), payer, purchase, input_bound, output_bound, claims, nano, rates, budgets
+        )
         try:
             self._admit(made)
         except BaseException:
-            self.budgets.settle(claims, nano, 0)
+            budgets.settle(claims, nano, 0)
             raise
         return made
 
@@ -187,12 +191,13 @@ class Account:
         rates = self.rates(purchase)
         nano = self._bound(rates, reservation.claims, purchase, reservation.input_bound, reservation.output_bound)
         more = nano - reservation.nano
+        budgets = reservation.budgets
         if more > 0 and reservation.claims:
-            refused = self.budgets.reserve(reservation.claims, more)
+            refused = budgets.reserve(reservation.claims, more)
             if refused is not None:
-                raise self._refuse(refused, more)
+                raise self._refuse(budgets, refused, more)
         elif more < 0:
-            self._tell(self.budgets.settle(reservation.claims, -more, 0))
+            self._tell(budgets.settle(reservation.claims, -more, 0))
         reservation.purchase, reservation.rates, reservation.nano = purchase, rates, nano
         self._admit(reservation)
 
@@ -213,7 +218,7 @@ class Account:
             # A bill that nobody can price counts as what was reserved for it: never as nothing.
             if amount is None and reservation.nano:
                 spent = reservation.nano
-            notices = self.budgets.settle(reservation.claims, reservation.nano, spent)
+            notices = reservation.budgets.settle(reservation.claims, reservation.nano, spent)
             if notices:
                 self._tell(notices)
         return Settled(amount, source)
@@ -225,15 +230,29 @@ class Account:
         reservation.open = False
         self.ledger.settle(self._entry(reservation, _NOTHING, outcome, amount=0, source="not billed"))
         if reservation.claims:
-            self.budgets.settle(reservation.claims, reservation.nano, 0)
+            reservation.budgets.settle(reservation.claims, reservation.nano, 0)
+
+    def left_nano(self, payer: Payer, model: str) -> int | None:
+        """What the tightest hard budget of a request has left, in nanodollars; None where no hard budget covers it."""
+        hard = [claim for claim in self.budgets.claims(payer, model) if claim.hard]
+        left = []
+        for claim in hard:
+            held = self.budgets.counters.read(claim)
+            left.append(max(0, claim.limit - held.spent - held.reserved))
+        return min(left, default=None)
 
     def cached(
         self, request_id: str, payer: Payer, purchase: Purchase, usage: Usage, *, cache: str, outcome: Outcome
     ) -> None:
-        """A row for an answer from the cache: it costs nothing, and saves what ``usage`` would have cost."""
+        """A row for an answer from the cache: it costs nothing, and saves what ``usage`` would have cost.
+
+        While the database takes no rows such a row is left out: it holds no money.
+        """
+        if self.ledger.full:
+            return
         rates = self.rates(purchase)
         saved = None if isinstance(rates, str) else rates.charge_pico(usage)
-        held = Reservation(request_id, self._now(), payer, purchase, 0, 0, (), 0, rates)
+        held = Reservation(request_id, self._now(), payer, purchase, 0, 0, (), 0, rates, self.budgets)
         entry = self._entry(held, usage, outcome, amount=0, source="cache")
         self.ledger.settle(msgspec.structs.replace(entry, cache=cache, saved_pico=saved))
 
@@ -250,6 +269,30 @@ class Account:
         rates = sheet if isinstance(sheet, str) else Rates.of(sheet)
         self._rates[key] = (minute, rates)
         return rates
+
+    def reconfigure(self, config: MoneyConfig, book: PriceBook) -> None:
+        """Take over budgets, webhooks and prices of a config that was read again. Reads the ledger: not on a loop.
+
+        A budget that is new, or counts otherwise than before, begins with what the ledger says was spent in its period.
+        The directory and the database stay those of the start.
+        """
+        fixed = ("directory", "postgres", "flush_s", "keep_days", "spool_mib", "max_spool_mib")
+        changed = [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
+        if changed:
+            _log.warning("money.%s is read at the start only", ", money.".join(changed))
+        fresh = Budgets(config.budgets, self.budgets.counters, self._now)
+        added = fresh.added_to(self.budgets)
+        if added:
+            self.ledger.flush()
+            store = open_store(self._config, create=False)
+            try:
+                fresh.fill(added, lambda since: spent_since(store, since))
+            finally:
+                store.close()
+        old, self._alerts = self._alerts, alerts_of(config)
+        self.budgets, self._config, self._book = fresh, config, book
+        self._rates.clear()
+        old.close()
 
     def close(self) -> None:
         """Write what is left; call it when no request is open any more."""
@@ -330,8 +373,8 @@ class Account:
             None if ttft is None else int(ttft),
         )
 
-    def _refuse(self, claim: Claim, nano: int) -> BudgetExceeded:
-        error, notice = self.budgets.refusal(claim, nano)
+    def _refuse(self, budgets: Budgets, claim: Claim, nano: int) -> BudgetExceeded:
+        error, notice = budgets.refusal(claim, nano)
         if notice is not None:
             self._alerts.tell(notice)
         return error
@@ -339,6 +382,12 @@ class Account:
     def _tell(self, notices: Iterable[Notice]) -> None:
         for notice in notices:
             self._alerts.tell(notice)
+
+
+def alerts_of(config: MoneyConfig) -> Alerts:
+    """The webhooks of a config."""
+    urls = {budget.name: budget.webhook for budget in config.budgets if budget.webhook}
+    return Alerts(config.webhook, urls, config.webhook_secret_env)
 
 
 def open_store(config: MoneyConfig, *, create: bool = True) -> Store:

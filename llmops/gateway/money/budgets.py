@@ -163,6 +163,37 @@ class Budgets:
         """The counters as they stand."""
         return tuple(self._state(claim, self.counters.read(claim)) for claim in claims)
 
+    def known(self) -> tuple[BudgetState, ...]:
+        """The counters that requests were charged to lately, and those that all share."""
+        now = self._now()
+        claims = {claim.slot: claim for _, made in tuple(self._claims.values()) for claim in made}
+        for index, rule in enumerate(self.rules):
+            if not rule.each:
+                claim = self._claim(index, {}, now)
+                claims[claim.slot] = claim
+        current = {slot: claim for slot, claim in claims.items() if self._period(claim.rule, now)[0] == claim.period}
+        return self.states(current.values())
+
+    def added_to(self, older: Budgets) -> tuple[int, ...]:
+        """Indexes of the rules whose counters do not hold yet what they should, after ``older``."""
+        before = {_meaning(rule) for rule in older.rules}
+        return tuple(index for index, rule in enumerate(self.rules) if _meaning(rule) not in before)
+
+    def fill(
+        self, indexes: Iterable[int], spent_since: Callable[[int], Iterable[tuple[str, str, str, str, int]]]
+    ) -> None:
+        """Begin counters of some rules with what the ledger says; those that are in use already stay."""
+        now = self._now()
+        for index in indexes:
+            sums: dict[Claim, int] = {}
+            for tenant, team, key, model, pico in spent_since(self._period(index, now)[0]):
+                if _covers(self.rules[index], tenant, team, key, model):
+                    names = {"tenant": tenant, "team": team, "key": key, "model": model}
+                    claim = self._claim(index, names, now)
+                    sums[claim] = sums.get(claim, 0) - (-pico // 1000)
+            for claim, nano in sums.items():
+                self.counters.begin(claim, nano)
+
     def rebuild(self, spent_since: Callable[[int], Iterable[tuple[str, str, str, str, int]]]) -> None:
         """Make all counters anew from the ledger. Only while no other process uses them.
 
@@ -185,8 +216,8 @@ class Budgets:
     def _claim(self, index: int, names: dict[str, str], now: float) -> Claim:
         rule = self.rules[index]
         name = ", ".join(f"{dimension} {names[dimension]}" for dimension in rule.each) or "all"
-        # The counter's identity holds the period's kind: a rule that changes from day to month begins anew.
-        slot = self.counters.slot(f"{rule.name}\0{rule.period}\0{rule.time_zone}\0{name}")
+        # The counter's identity holds what it counts: a rule that changes from day to month has another one.
+        slot = self.counters.slot("\0".join((*_meaning(rule), name)))
         limit = int((rule.usd * NANO).to_integral_value(ROUND_FLOOR))
         marks = tuple(limit * percent // 100 for percent in sorted(rule.notify_at))
         return Claim(slot, self._period(index, now)[0], limit, rule.hard, marks, index, name)
@@ -200,6 +231,21 @@ class Budgets:
     def _state(self, claim: Claim, counter: Counter) -> BudgetState:
         rule = self.rules[claim.rule]
         return BudgetState(rule.name, claim.name, _usd(counter.spent), _usd(counter.reserved), rule.usd)
+
+
+def _meaning(rule: BudgetConfig) -> tuple[str, ...]:
+    """What a rule counts. Its limit, and what happens at it, may change without a new counter."""
+    match = rule.match
+    return (
+        rule.name,
+        rule.period,
+        rule.time_zone,
+        ",".join(rule.each),
+        match.tenant,
+        match.team,
+        match.key,
+        match.model,
+    )
 
 
 def _covers(rule: BudgetConfig, tenant: str, team: str, key: str, model: str) -> bool:

@@ -204,6 +204,16 @@ class Counters:
                 _SPENT.pack_into(self._map, at + 8, spent)
                 _SPENT.pack_into(self._map, at + 24, told)
 
+    def begin(self, claim: Claim, spent_nano: int) -> None:
+        """Let a counter that nobody uses yet begin with an amount; one that is in use stays."""
+        at = claim.slot * SLOT + _AT
+        with self._lock:
+            period, spent, reserved, _ = _FIELDS.unpack_from(self._map, at)
+            if period == claim.period and (spent or reserved):
+                return
+            told = sum(1 << index for index, mark in enumerate(claim.marks) if spent_nano >= mark)
+            _FIELDS.pack_into(self._map, at, claim.period, spent_nano, 0, told)
+
     def close(self) -> None:
         """Unmap the file."""
         self._map.close()

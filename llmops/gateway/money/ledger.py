@@ -122,6 +122,11 @@ class Ledger:
         self._flushing = threading.Lock()
         self._recovered_at = self._rolled_at = 0.0
 
+    @property
+    def full(self) -> bool:
+        """Whether the database has been failing for too long."""
+        return len(self._full) >= self._max_segments
+
     # ---- the hot path ----
 
     def admit(self, admission: Admission) -> None:
@@ -130,7 +135,7 @@ class Ledger:
         Raises:
             LedgerFullError: The database has been failing for too long.
         """
-        if len(self._full) >= self._max_segments:
+        if self.full:
             raise LedgerFullError("the ledger cannot take more rows: its database has been failing")
         record = _ADMITTED + self._encode(admission)
         self._open[admission.entry.request_id] = record

@@ -24,7 +24,7 @@ from typing import Any, Final, Literal
 
 from llmops.extras import require
 from llmops.gateway.money.account import Account, Outcome, Payer, Purchase, Reservation, Settled
-from llmops.gateway.money.budgets import BudgetExceeded
+from llmops.gateway.money.budgets import BudgetExceeded, Budgets
 from llmops.gateway.money.counters import Claim
 from llmops.masking import mask
 from llmops.prices import Usage
@@ -151,13 +151,13 @@ class ReplicaAccount:
         """
         held = self.account.reserve(request_id, payer, purchase, input_bound, output_bound)
         try:
-            refused = await self._reserve(held.request_id, held.claims, held.nano)
+            refused = await self._reserve(held, held.nano)
         except BaseException:
             self.account.release(held, Outcome(503))
             raise
         if refused is not None:
             self.account.release(held, Outcome(429))
-            raise self.account.budgets.refusal(refused, held.nano)[0]
+            raise held.budgets.refusal(refused, held.nano)[0]
         return held
 
     async def retarget(self, held: Reservation, purchase: Purchase) -> None:
@@ -171,10 +171,10 @@ class ReplicaAccount:
         more = held.nano - before
         if more <= 0:
             return
-        refused = await self._reserve(held.request_id, held.claims, more)
+        refused = await self._reserve(held, more)
         if refused is not None:
             self.account.retarget(held, old)
-            raise self.account.budgets.refusal(refused, more)[0]
+            raise held.budgets.refusal(refused, more)[0]
 
     def settle(self, held: Reservation, usage: Usage, outcome: Outcome) -> Settled | None:
         """As ``Account.settle``; Redis hears of it soon."""
@@ -203,10 +203,11 @@ class ReplicaAccount:
 
     # ---- Redis ----
 
-    async def _reserve(self, name: str, claims: Sequence[Claim], nano: int) -> Claim | None:
+    async def _reserve(self, of: Reservation, nano: int) -> Claim | None:
+        name, claims = of.request_id, of.claims
         if not claims:
             return None
-        keys = [_key(claim, self.account) for claim in claims]
+        keys = [_key(claim, of.budgets) for claim in claims]
         self._seen.update(zip(keys, claims, strict=True))
         if self.connected:
             limits = [claim.limit if claim.hard else -1 for claim in claims]
@@ -242,7 +243,7 @@ class ReplicaAccount:
             self._to_settle[held.request_id] = nano
         elif nano:
             for claim in held.claims:
-                key = _key(claim, self.account)
+                key = _key(claim, held.budgets)
                 self._unsent[key] = self._unsent.get(key, 0) + nano
         self._wake.set()
 
@@ -320,6 +321,6 @@ class ReplicaAccount:
             await self._settle_script([], [name, ""])
 
 
-def _key(claim: Claim, account: Account) -> str:
-    rule = account.budgets.rules[claim.rule]
+def _key(claim: Claim, budgets: Budgets) -> str:
+    rule = budgets.rules[claim.rule]
     return f"{_PREFIX}{rule.name}:{claim.period}:{claim.name}"
