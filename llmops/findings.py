@@ -19,6 +19,7 @@ class Finding:
         remedy: What to do, as a command or flag to paste where there is one.
         file: The file it is about, relative to the working directory where possible.
         line: 1-based line in ``file``.
+        column: 1-based column in that line, where it is known.
     """
 
     rule: str
@@ -27,6 +28,7 @@ class Finding:
     remedy: str | None = None
     file: str | None = None
     line: int | None = None
+    column: int | None = None
 
 
 @runtime_checkable

@@ -111,6 +111,22 @@ def small_model(small_gguf, model_cache, llmops) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_model_onnx(small_model, llmops, tmp_path_factory):
+    """The real small model exported and compared, once for each task: directory and the command's result."""
+    made = {}
+
+    def get(task):
+        if task not in made:
+            out = tmp_path_factory.mktemp("real-onnx") / task
+            result = llmops("export", "onnx", small_model, "-o", out, "--task", task, "--json", timeout=1500)
+            assert result.code == 0, result.stderr
+            made[task] = out, result
+        return made[task]
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def vllm_environment(llmops, model_cache) -> dict[str, str]:
     """vLLM in its own environment, made by the command under test and kept between runs."""
     root = Path(os.environ.get("LLMOPS_ENGINES_DIR") or model_cache / "engines")

@@ -61,15 +61,25 @@ def serve(
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="The engine's output")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it answers; then: llmops ps")] = False,
     gateway: Annotated[Path | None, typer.Option(metavar="FILE", hidden=True)] = None,
-    repository: Annotated[Path | None, typer.Option(metavar="DIR", hidden=True)] = None,
-    mode: Annotated[Literal["auto", "local", "docker"], typer.Option(hidden=True)] = "auto",
-    http_port: Annotated[int | None, typer.Option(hidden=True)] = None,
-    grpc_port: Annotated[int, typer.Option(hidden=True)] = 8001,
-    metrics_port: Annotated[int, typer.Option(hidden=True)] = 8002,
+    repository: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="triton: where the model repository is or will be")
+    ] = None,
+    mode: Annotated[
+        Literal["auto", "local", "docker"] | None, typer.Option(metavar="MODE", help="triton: auto, local or docker")
+    ] = None,
     triton_backend: Annotated[
-        Literal["auto", "python", "onnxruntime", "tensorrt", "vllm"], typer.Option(hidden=True)
-    ] = "auto",
-    image: Annotated[str | None, typer.Option(hidden=True)] = None,
+        Literal["auto", "python", "onnxruntime", "tensorrt", "vllm"] | None,
+        typer.Option(metavar="NAME", help="triton: python, onnxruntime, tensorrt or vllm"),
+    ] = None,
+    http_port: Annotated[int | None, typer.Option(metavar="N", help="triton: like --port")] = None,
+    grpc_port: Annotated[int | None, typer.Option(metavar="N", help="triton: 8001 by default")] = None,
+    metrics_port: Annotated[int | None, typer.Option(metavar="N", help="triton: 8002 by default")] = None,
+    queue_delay_ms: Annotated[
+        float | None, typer.Option(metavar="MS", help="triton: longest wait for a batch (100)")
+    ] = None,
+    preferred: Annotated[str | None, typer.Option(metavar="N,N", help="triton: batches run at once (8,16)")] = None,
+    instances: Annotated[int | None, typer.Option(metavar="N", help="triton: copies of the model")] = None,
+    image: Annotated[str | None, typer.Option(metavar="NAME", help="triton: container image")] = None,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
     report: opt.ReportFiles = None,
@@ -80,34 +90,18 @@ def serve(
     from llmops import serve as package
     from llmops.cli import output
 
-    if engine == "triton":
-        from llmops.serve import triton
-
-        wanted: dict[str, Any] = {
-            "model": model,
-            "repository": repository,
-            "name": name,
-            "mode": mode,
-            "middle": triton_backend,
-            "host": host,
-            "http_port": port if http_port is None else http_port,
-            "grpc_port": grpc_port,
-            "metrics_port": metrics_port,
-            "image": image,
-            "threads": threads,
-            "engine_python": engine_python,
-            "ready_timeout_s": ready_timeout,
-            "log": log,
-        }
-        output.run(
-            "serve",
-            lambda progress: triton.serve(triton.spec_from(wanted), progress, dry_run=dry_run, ready_file=ready_file),
-            triton.view,
-            json=json,
-            report=report,
-            quiet=quiet,
-            verbose=verbose,
-        )
+    for_triton: dict[str, Any] = {
+        "repository": repository,
+        "mode": mode,
+        "middle": triton_backend,
+        "http_port": http_port,
+        "grpc_port": grpc_port,
+        "metrics_port": metrics_port,
+        "queue_delay_ms": queue_delay_ms,
+        "preferred": preferred,
+        "instances": instances,
+        "image": image,
+    }
     values: dict[str, Any] = {
         "model": model,
         "engine": engine,
@@ -131,6 +125,29 @@ def serve(
         "log": log,
         "extra": tuple(context.args),
     }
+    if engine == "triton":
+        from llmops.serve import triton
+
+        wanted = {**values, **for_triton, "config": config}
+        if detach:
+            output.run(
+                "serve",
+                lambda progress: triton.serve_detached(triton.spec_from(wanted), sys.argv, progress),
+                package.view_started,
+                json=json,
+                report=report,
+                quiet=quiet,
+                verbose=verbose,
+            )
+        output.run(
+            "serve",
+            lambda progress: triton.serve(triton.spec_from(wanted), progress, dry_run=dry_run, ready_file=ready_file),
+            triton.view,
+            json=json,
+            report=report,
+            quiet=quiet,
+            verbose=verbose,
+        )
     if config is not None:
         output.run(
             "serve",
@@ -147,7 +164,7 @@ def serve(
         words = sys.argv
         output.run(
             "serve",
-            lambda progress: package.serve_detached(package.spec_from(values), words, progress),
+            lambda progress: package.serve_detached(package.spec_from(values, for_triton), words, progress),
             package.view_started,
             json=json,
             report=report,
@@ -157,7 +174,7 @@ def serve(
     output.run(
         "serve",
         lambda progress: package.serve(
-            package.spec_from(values), progress, dry_run=dry_run, ready_file=ready_file, heal=heal
+            package.spec_from(values, for_triton), progress, dry_run=dry_run, ready_file=ready_file, heal=heal
         ),
         package.view,
         json=json,

@@ -102,7 +102,7 @@ ENGINES: Final[dict[str, EngineSpec]] = {
             distribution="nvidia-pytriton",
             modules=("pytriton", "tritonclient"),
             # With numpy 2 the server garbles string tensors.
-            install_cpu=("nvidia-pytriton==0.7.0", "numpy<2", "onnxruntime", "tokenizers", "tritonclient[all]"),
+            install_cpu=("nvidia-pytriton==0.7.0", "numpy<2", "onnxruntime", "tokenizers", "jinja2", "tritonclient[grpc,http]"),
         ),
     )
 }

@@ -35,7 +35,8 @@ def codec_for(surface: Surface, provider: Provider) -> Codec:
         form.dialect == "openai"
         and (surface.name in _OPENAI_NATIVE or (surface.name == "responses" and form.responses))
     ) or (form.dialect == "anthropic" and surface.dialect == "anthropic")
-    key = (surface.name, form.dialect, native, form.stream_usage, form.triton_input, form.triton_output)
+    texts = (form.triton_input, form.triton_output, form.triton_messages)
+    key = (surface.name, form.dialect, native, form.stream_usage, *texts)
     codec = _made.get(key)
     if codec is None:
         codec = _made[key] = _make(surface, form, native=native)
@@ -54,4 +55,4 @@ def _make(surface: Surface, form: ProviderForm, *, native: bool) -> Codec:
                 400, "this model's provider (anthropic) has no embeddings", code="no_embeddings", param="model"
             )
         return EmbeddingsCodec(form.dialect, form.triton_input, form.triton_output)
-    return TranslatingCodec(surface, form.dialect, form.triton_input, form.triton_output)
+    return TranslatingCodec(surface, form.dialect, form.triton_input, form.triton_output, form.triton_messages)

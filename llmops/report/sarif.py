@@ -36,7 +36,7 @@ def _result(finding: Finding) -> dict[str, object]:
     text = finding.message + (f" {finding.remedy}" if finding.remedy else "")
     location: dict[str, object] = {"artifactLocation": {"uri": _relative(finding.file)}}
     if finding.line:
-        location["region"] = {"startLine": finding.line}
+        location["region"] = {"startLine": finding.line} | ({"startColumn": finding.column} if finding.column else {})
     print_ = hashlib.sha256(f"{finding.rule}\0{_relative(finding.file)}\0{finding.message}".encode()).hexdigest()[:32]
     return {
         "ruleId": finding.rule,

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -79,13 +80,20 @@ def serve_detached(spec: ServeSpec, words: list[str], progress: Progress) -> Ser
         UsageError, MachineError: Before anything is started; also when a server of this name runs.
         OutsideError: It ended before it was ready.
     """
-    name = registry.name_for(spec.served_name)
+    return start_detached(spec.served_name, lambda: decide(spec, detect()), words, progress)
+
+
+def start_detached(
+    served_name: str, check: Callable[[], object], words: list[str], progress: Progress
+) -> ServersReport:
+    """The same for any engine; ``check`` raises what must be told before anything is started."""
+    name = registry.name_for(served_name)
     file = registry.file_of(name)
     if file.exists() and registry.read(file).alive:
         raise UsageError(f"a server {name!r} is running", f"llmops stop {name}, or give this one another --name")
     file.unlink(missing_ok=True)
-    progress.phase(f"planning {spec.served_name}")
-    decide(spec, detect())
+    progress.phase(f"planning {served_name}")
+    check()
     file.parent.mkdir(parents=True, exist_ok=True)
     process = _spawn(without_detach(words), file)
     _follow_start(process, file, progress)
@@ -202,7 +210,8 @@ def _row(server: Server) -> Row:
         return Row(server.name, "dead", "-", "-", "-", 0, 0.0, str(server.file.with_suffix(".err")))
     state = "dead"
     if server.alive:
-        state = "ready" if request(entry.url, "GET", "/health", key=None, timeout_s=3)[0] == 200 else "unhealthy"
+        path = "/v2/health/ready" if entry.engine == "triton" else "/health"
+        state = "ready" if request(entry.url, "GET", path, key=None, timeout_s=3)[0] == 200 else "unhealthy"
     up_s = round(time.time() - entry.ready_at, 1) if server.alive else 0.0
     return Row(server.name, state, entry.url, entry.model, entry.engine, entry.serve_pid, up_s, entry.log)
 

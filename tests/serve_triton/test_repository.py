@@ -1,20 +1,25 @@
 """Generated repositories: every kind passes its own check, and each broken one is refused with its place."""
 
+import dataclasses
+import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from llmops.checkpoint.onnx_file import OnnxTensor
-from llmops.errors import MachineError, UsageError
+from llmops.errors import LlmopsError, MachineError, UsageError
+from llmops.hardware.paper import host_from_gpus
 from llmops.serve.triton.check import check_repository
 from llmops.serve.triton.launch import Ports, make_launch
 from llmops.serve.triton.locate import Server, find_server
 from llmops.serve.triton.logs import CAUSES, describe, find_cause
 from llmops.serve.triton.pbtxt import parse
 from llmops.serve.triton.repository import choose_middle, make_repository, vllm_repository, write_repository
-from llmops.serve.triton.spec import Served, TritonSpec, read_served
+from llmops.serve.triton.server import decide
+from llmops.serve.triton.spec import Served, TritonSpec, read_served, spec_from
 
 BATCH = ("batch", "sequence")
 IDS = (OnnxTensor("input_ids", "INT64", BATCH), OnnxTensor("attention_mask", "INT64", BATCH))
@@ -95,10 +100,34 @@ def test_an_engine_gets_its_plan_and_no_graph(exported):
 
 
 def test_the_vllm_backend_needs_one_model():
-    repository = vllm_repository(TritonSpec(model=Path("/m")), "llama", {"max_model_len": 8192})
-    values = json.loads(repository.texts["llama/1/model.json"])
-    assert values["model"] == "/m"
-    assert values["max_model_len"] == 8192
+    spec = spec_from({"model": Path("/m"), "middle": "vllm", "max_model_len": 8192, "tensor_parallel": 2, "max_num_seqs": 64,
+                      "gpu_memory_utilization": 0.8, "port": 0})  # fmt: skip
+    values = json.loads(vllm_repository(spec, "llama").texts["llama/1/model.json"])
+    assert values == {"model": "/m", "max_model_len": 8192, "max_num_seqs": 64, "tensor_parallel_size": 2,
+                      "gpu_memory_utilization": 0.8}  # fmt: skip
+
+
+def test_words_after_the_dashes_are_the_servers_with_a_model_or_without():
+    assert spec_from({"model": Path("/m"), "extra": ("--a",)}).extra == ("--a",)
+    alone = spec_from({"model": Path("--a=1"), "repository": Path("/r"), "extra": ("--b",)})
+    assert (alone.model, alone.extra) == (None, ("--a=1", "--b"))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"loras": ("a=b",)}, "--lora is not of"),
+        ({"api_key_env": "KEY"}, "--api-key-env is not of"),
+        ({"replicas": 2}, "--replicas is not of"),
+        ({"tensor_parallel": 2}, "--tensor-parallel needs Triton's vLLM backend"),
+        ({"preferred": "8,x"}, "not batch sizes"),
+        ({"max_num_seqs": 0}, "--max-num-seqs"),
+        ({"queue_delay_ms": -1}, "--queue-delay-ms"),
+    ],
+)
+def test_options_that_triton_does_not_take(values, said):
+    with pytest.raises(UsageError, match=said):
+        spec_from({"model": Path("/m"), "dtype": "auto", "loras": (), "port": 0} | values)
 
 
 def test_a_directory_of_others_is_not_overwritten(tmp_path, exported):
@@ -202,7 +231,16 @@ def test_each_mistake_is_found(tmp_path, changes, rule, said):
     found = [finding for finding in report.findings if finding.rule == rule]
     assert found, report.findings
     assert any(said in finding.message for finding in found)
-    assert all(finding.file and finding.line for finding in found)
+    assert all(finding.file and finding.line and finding.column for finding in found if rule not in NO_PLACE)
+
+
+NO_PLACE = ("triton-version", "triton-file", "ensemble-cycle")  # about what is, or is not, beside the file
+
+
+def test_a_file_that_cannot_be_read_is_told_once(tmp_path):
+    """The ensemble that names such a model is not blamed for it."""
+    report = check_repository(write(tmp_path, GOOD | {"a": model("a", more="nme: 3")}))
+    assert [(f.rule, f.line, f.column) for f in report.findings] == [("triton-config", 6, 1)]
 
 
 def test_a_model_without_a_version_directory(tmp_path):
@@ -213,7 +251,7 @@ def test_a_model_without_a_version_directory(tmp_path):
 def test_the_command_says_where_and_exits_1(tmp_path, llmops):
     result = llmops("check", "triton", write(tmp_path, GOOD | {"a": 'name: "a"\nmax_batchsize: 2'}))
     assert result.code == 1
-    assert re.search(r"a/config\.pbtxt:2: a: column 1", " ".join(result.stdout.split()))
+    assert re.search(r"a/config\.pbtxt:2:1: a: ModelConfig has no field", " ".join(result.stdout.split()))
     assert "max_batch_size" in result.stdout
     assert llmops("check", "triton", tmp_path / "nowhere").code == 2
     inside = llmops("check", "triton", tmp_path / "a")
@@ -275,3 +313,103 @@ def test_what_every_machine_without_a_gpu_says_is_no_error():
         'E1122 09:31:56.503296 4325 model.cc:1] "Something real"',
     ]
     assert find_cause(lines) == (None, "Something real")
+
+
+# ---- a TensorRT engine in the middle ----
+
+
+@pytest.fixture
+def with_plan(tmp_path):
+    """An exported directory with an engine, and a server that has the tensorrt backend."""
+    directory, server = tmp_path / "m", tmp_path / "opt" / "bin" / "tritonserver"
+    directory.mkdir()
+    for backend in ("python", "tensorrt"):
+        (tmp_path / "opt" / "backends" / backend).mkdir(parents=True)
+    server.parent.mkdir()
+    server.write_text("#!/bin/sh\necho a server that must not be started >&2; exit 9\n")
+    server.chmod(0o755)
+    (directory / "tokenizer.json").write_text("{}")
+    (directory / "model.plan").write_bytes(b"engine")
+    tensors = [{"name": t.name, "dtype": t.dtype, "dims": list(t.dims)} for t in (*IDS, POSITIONS)]
+    outputs = [{"name": "logits", "dtype": "FLOAT", "dims": ["batch", "sequence", 99]}]
+    (directory / "export.json").write_text(json.dumps(
+        {"inputs": tensors, "outputs": outputs, "task": "causal-lm", "dimensions": {"batch": [1, 16], "sequence": [1, 2048]}}))  # fmt: skip
+
+    def record(**changes):
+        shapes = {"input_ids": {"min": [1, 1], "opt": [4, 128], "max": [8, 512]}}
+        value = {
+            "schema": "llmops.build.tensorrt/1", "tensorrt": {"module": "tensorrt", "version": "10.13.2.6"},
+            "compute_capabilities": [[8, 9]], "profiles": [shapes, shapes], "version_compatible": True,
+            "engine": {"sha256": hashlib.sha256(b"engine").hexdigest(), "size_bytes": 6},
+        } | changes  # fmt: skip
+        (directory / "model.plan.json").write_text(json.dumps(value))
+
+    record()
+    return directory, server, record
+
+
+def serving(directory, server, host, tmp_path):
+    spec = TritonSpec(
+        model=directory, server=server, repository=tmp_path / "repo", http_port=0, grpc_port=0, metrics_port=0
+    )
+    return decide(spec, host)
+
+
+def test_an_engine_is_served_within_its_profiles(with_plan, tmp_path):
+    directory, server, _ = with_plan
+    decision = serving(directory, server, host_from_gpus("L4"), tmp_path)
+    assert decision.middle == "tensorrt"
+    config = parse((tmp_path / "repo" / "m_engine" / "config.pbtxt").read_text())
+    assert config.get("max_batch_size") == 8  # as the engine's, not the graph's 16
+    assert config.get("instance_group")[0].get("profile") == ["0", "1"]
+    assert "--backend-config=tensorrt,version-compatible=true" in decision.launch.argv
+    generate = parse((tmp_path / "repo" / "m_generate" / "config.pbtxt").read_text())
+    assert generate.get("max_batch_size") == 8
+    assert generate.map("parameters")["max_total_tokens"].get("string_value") == "512"
+
+
+@pytest.mark.parametrize(
+    ("changes", "gpu", "code", "said"),
+    [
+        ({}, "H100-80GB", 2, "built for compute capability 8.9, this GPU has 9.0"),
+        ({}, None, 3, "no GPU here"),
+        ({"engine": {"sha256": "0" * 64, "size_bytes": 6}}, "L4", 2, "damaged, or another engine"),
+        ({"engine": {"sha256": "0" * 64, "size_bytes": 7}}, "L4", 2, "6 bytes, 7 were built"),
+        ({"tensorrt": {"module": "tensorrt_rtx", "version": "1.7"}}, "L4", 2, "full TensorRT only"),
+    ],
+)
+def test_an_engine_that_does_not_fit_is_refused_before_the_server_starts(with_plan, tmp_path, changes, gpu, code, said):
+    directory, server, record = with_plan
+    record(**changes)
+    host = host_from_gpus(gpu) if gpu else dataclasses.replace(host_from_gpus("L4"), gpus=())
+    with pytest.raises(LlmopsError, match=said) as caught:
+        serving(directory, server, host, tmp_path)
+    assert caught.value.exit_code == code
+    assert not (tmp_path / "repo").exists()
+
+
+def test_the_command_refuses_a_damaged_engine_too(with_plan, llmops, tmp_path):
+    directory, server, _ = with_plan
+    (directory / "model.plan").write_bytes(b"engin")
+    env = {"PATH": f"{server.parent}:/usr/bin:/bin"}
+    result = llmops("serve", directory, "--engine", "triton", "--port", "0", "--grpc-port", "0", "--metrics-port", "0",
+                    "--repository", tmp_path / "repo", env=env)  # fmt: skip
+    assert result.code == 2
+    assert "5 bytes, 6 were built" in result.stderr
+    assert "must not be started" not in result.stderr
+
+
+def test_a_repository_with_an_engine_is_asked_too(with_plan, tmp_path):
+    directory, server, _ = with_plan
+    serving(directory, server, host_from_gpus("L4"), tmp_path)
+    spec = TritonSpec(repository=tmp_path / "repo", server=server, http_port=0, grpc_port=0, metrics_port=0)
+    with pytest.raises(UsageError, match=r"this GPU has 9\.0"):
+        decide(spec, host_from_gpus("H100-80GB"))
+
+
+def test_an_engine_that_the_server_cannot_use_is_said(with_plan, tmp_path):
+    directory, server, _ = with_plan
+    shutil.rmtree(server.parent.parent / "backends" / "tensorrt")
+    decision = serving(directory, server, host_from_gpus("L4"), tmp_path)
+    assert decision.middle == "python"
+    assert [finding.rule for finding in decision.findings] == ["engine-not-used"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -224,24 +223,3 @@ def _workspace(workspace: int, machine: BuildMachine, module: Module) -> tuple[F
     if not machine.gpu and module == "tensorrt_rtx":
         return (Finding("no-gpu", "note", "built without a GPU: the workspace is checked where the engine is loaded"),)
     return ()
-
-
-def sidecar_mismatches(
-    record: Mapping[str, Any], module: str, version: str, capability: tuple[int, int] | None
-) -> list[str]:
-    """Why an engine with this record must not be loaded here; empty when it may. Pure, so that it can be asked before loading."""
-    found = []
-    built = record.get("tensorrt", {})
-    if built.get("module") != module:
-        found.append(f"it was built with {built.get('module')}, this is {module}")
-    elif built.get("version") != version and not record.get("version_compatible"):
-        found.append(f"it was built with {module} {built.get('version')}, this is {version}")
-    targets = [tuple(each) for each in record.get("compute_capabilities", [])]
-    if capability is None:
-        found.append("there is no GPU here")
-    elif (
-        targets and capability not in targets and not (record.get("hardware_compatible") and capability >= min(targets))
-    ):
-        want = ", ".join(f"{major}.{minor}" for major, minor in targets)
-        found.append(f"it was built for compute capability {want}, this GPU has {capability[0]}.{capability[1]}")
-    return found

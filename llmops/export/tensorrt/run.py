@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmops import __version__
+from llmops.checkpoint.engine_file import record_path, sha256
 from llmops.checkpoint.onnx_file import OnnxFacts, read_onnx
 from llmops.errors import UsageError
 from llmops.export.children import run_worker
@@ -179,11 +179,6 @@ def graph_file(path: Path) -> Path:
     return path / "model.onnx" if path.is_dir() else path
 
 
-def record_path(engine: Path) -> Path:
-    """Where the record of an engine is."""
-    return engine.with_name(engine.name + ".json")
-
-
 def exported_task(onnx: Path) -> str | None:
     """The task that the export's own record names."""
     record = onnx.parent / "export.json"
@@ -211,9 +206,3 @@ def machine_of(host: Host, out: Path) -> BuildMachine:
         capability=gpu.compute_capability if gpu else None,
         gpu_bytes=gpu.total_bytes if gpu else 0,
     )
-
-
-def sha256(path: Path) -> str:
-    """Of a file's contents."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

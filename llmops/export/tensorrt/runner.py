@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmops.errors import LlmopsError, MachineError, UsageError
+from llmops.checkpoint.engine_file import Loader, require_loadable
+from llmops.errors import LlmopsError, UsageError
 from llmops.export.tensorrt.causes import explain
-from llmops.export.tensorrt.plan import sidecar_mismatches
 from llmops.extras import require
 from llmops.progress import Progress
 
@@ -24,7 +23,7 @@ def work(job: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     module = str(job["module"])
     trt = require(module, "loading an engine")
     progress.phase("loading the engine")
-    refuse_mismatch(Path(job["engine"]), module, trt.__version__)
+    require_loadable(Path(job["engine"]), Loader(module, trt.__version__, gpu_capability()))
     engine, lines = load(trt, module, Path(job["engine"]))
     if job["action"] == "layers":
         inspector = engine.create_engine_inspector()
@@ -37,25 +36,6 @@ def work(job: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     outputs = infer(trt, engine, feed, lines, module)
     np.savez(job["outputs"], **outputs)
     return {"outputs": str(job["outputs"])}
-
-
-def refuse_mismatch(engine: Path, module: str, version: str) -> None:
-    """Compare the engine's record with this machine before anything is loaded.
-
-    Raises:
-        UsageError: They do not fit.
-    """
-    record = engine.with_name(engine.name + ".json")
-    if not record.is_file():
-        return
-    capability = gpu_capability()
-    found = sidecar_mismatches(json.loads(record.read_text(encoding="utf-8")), module, version, capability)
-    if capability is None:
-        raise MachineError(f"{engine.name} cannot be loaded: there is no GPU here", "run it on a machine with a GPU")
-    if found:
-        raise UsageError(
-            f"{engine.name} cannot be loaded here: {'; '.join(found)}", "llmops build tensorrt builds it anew"
-        )
 
 
 def gpu_capability() -> tuple[int, int] | None:

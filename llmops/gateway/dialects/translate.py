@@ -64,10 +64,14 @@ class TranslatingCodec:
 
     native = False
 
-    def __init__(self, surface: Surface, dialect: str, text_input: str, text_output: str) -> None:
+    def __init__(
+        self, surface: Surface, dialect: str, text_input: str, text_output: str, messages_input: str | None = None
+    ) -> None:
         self._surface = surface
         self._dialect = dialect
         self._text = (text_input, text_output)
+        # A text completion is one text; the other surfaces have turns.
+        self._messages = None if surface.name == "completions" else messages_input
 
     def path(self, model: str, *, stream: bool) -> str:
         """See ``Codec``."""
@@ -96,7 +100,7 @@ class TranslatingCodec:
             return anthropic_write.write_request(chat, model)
         if self._dialect == "gemini":
             return gemini.write_request(chat, model)
-        return triton.write_request(chat, self._text[0])
+        return triton.write_request(chat, self._text[0], self._messages)
 
     def decode(self, ask: Ask, body: bytes) -> tuple[bytes, Usage | None]:
         """See ``Codec``."""

@@ -71,13 +71,13 @@ def read_repository(repository: Path) -> tuple[dict[str, ModelDir], tuple[Findin
                 config = parse(file.read_text(encoding="utf-8"))
             except PbtxtError as error:
                 wrong = error.mistake
-                text = f"{directory.name}: column {wrong.column}: {wrong.message}"
-                mistakes.append(Finding("triton-config", "error", text, wrong.hint, shown, wrong.line))
-                continue
+                text = f"{directory.name}: {wrong.message}"
+                mistakes.append(Finding("triton-config", "error", text, wrong.hint, shown, wrong.line, wrong.column))
             except UnicodeDecodeError:
-                mistakes.append(Finding("triton-config", "error", f"{directory.name}: not UTF-8 text", None, shown, 1))
-                continue
-        models[directory.name] = ModelDir(directory.name, config, shown, _versions(directory))
+                text = f"{directory.name}: not UTF-8 text"
+                mistakes.append(Finding("triton-config", "error", text, None, shown, 1, 1))
+        readable = config is not None or not file.is_file()
+        models[directory.name] = ModelDir(directory.name, config, shown, _versions(directory), readable)
     return models, tuple(mistakes)
 
 
@@ -93,7 +93,7 @@ def _versions(directory: Path) -> dict[str, frozenset[str]]:
 def backend_name(model: ModelDir) -> str:
     """For tables."""
     if model.config is None:
-        return "from its file"
+        return "from its file" if model.readable else "cannot be read"
     return backend_of(model.config) or str(model.config.get("platform")) or "none"
 
 
@@ -111,7 +111,8 @@ def view(report: CheckReport) -> Document:
         )
     ]  # fmt: skip
     for finding in report.findings:
-        place = f"{finding.file}:{finding.line}: " if finding.file else ""
+        place = ":".join(str(part) for part in (finding.file, finding.line, finding.column) if part)
+        place += ": " if place else ""
         hint = f" ({finding.remedy})" if finding.remedy else ""
         blocks.append(Text(f"{place}{finding.message}{hint}", "bad" if finding.severity == "error" else "warn"))
     errors = sum(finding.severity == "error" for finding in report.findings)

@@ -18,12 +18,14 @@ class ModelDir:
         config: The parsed configuration; None when there is no config.pbtxt.
         file: Name of the configuration for messages.
         versions: Version directory -> names of the files in it.
+        readable: False when there is a configuration that cannot be parsed.
     """
 
     name: str
     config: Message | None
     file: str
     versions: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    readable: bool = True
 
 
 def is_ensemble(config: Message) -> bool:
@@ -44,9 +46,10 @@ class _Ensemble:
     models: Mapping[str, ModelDir]
     made: Mapping[str, tuple[str, str]]
 
-    def error(self, rule: str, message: str, line: int, remedy: str | None = None) -> Finding:
-        """A finding about this ensemble."""
-        return Finding(f"ensemble-{rule}", "error", f"{self.model.name}: {message}", remedy, self.model.file, line)
+    def error(self, rule: str, message: str, at: Message, name: str = "", remedy: str | None = None) -> Finding:
+        """A finding about this ensemble, at a part of its configuration."""
+        text = f"{self.model.name}: {message}"
+        return Finding(f"ensemble-{rule}", "error", text, remedy, self.model.file, at.line_of(name), at.column_of(name))
 
 
 def check_ensemble(model: ModelDir, config: Message, models: Mapping[str, ModelDir]) -> Iterator[Finding]:
@@ -55,10 +58,10 @@ def check_ensemble(model: ModelDir, config: Message, models: Mapping[str, ModelD
     made, twice = _made(config, models)
     ensemble = _Ensemble(model, config, models, made)
     if not steps:
-        yield ensemble.error("steps", "it is an ensemble without steps", config.line_of("ensemble_scheduling"))
+        yield ensemble.error("steps", "it is an ensemble without steps", config, "ensemble_scheduling")
         return
-    for tensor, first, second, line in twice:
-        yield ensemble.error("tensor-twice", f"the tensor {tensor!r} is produced by {first} and by {second}", line)
+    for tensor, first, second, step in twice:
+        yield ensemble.error("tensor-twice", f"the tensor {tensor!r} is produced by {first} and by {second}", step)
     for step in steps:
         yield from _check_step(ensemble, step)
     yield from _check_ends(ensemble, steps)
@@ -66,7 +69,7 @@ def check_ensemble(model: ModelDir, config: Message, models: Mapping[str, ModelD
 
 def _made(
     config: Message, models: Mapping[str, ModelDir]
-) -> tuple[dict[str, tuple[str, str]], list[tuple[str, str, str, int]]]:
+) -> tuple[dict[str, tuple[str, str]], list[tuple[str, str, str, Message]]]:
     """Who produces each tensor, and tensors that two models produce."""
     made = {str(t.get("name")): (str(t.get("data_type")), "the ensemble's input") for t in config.get("input")}
     twice = []
@@ -78,7 +81,7 @@ def _made(
         outputs = {str(t.get("name")): str(t.get("data_type")) for t in target.config.get("output")}
         for theirs, ours in step.map("output_map").items():
             if ours in made and made[ours][1] != target.name:
-                twice.append((ours, made[ours][1], target.name, step.line))
+                twice.append((ours, made[ours][1], target.name, step))
             made[ours] = (outputs.get(theirs, ""), target.name)
     return made, twice
 
@@ -90,15 +93,15 @@ def _check_ends(ensemble: _Ensemble, steps: list[Message]) -> Iterator[Finding]:
         name, kind = str(tensor.get("name")), str(tensor.get("data_type"))
         if name not in made:
             yield ensemble.error(
-                "output", f"its output {name!r} is produced by no step", tensor.line, did_you_mean(name, made)
+                "output", f"its output {name!r} is produced by no step", tensor, remedy=did_you_mean(name, made)
             )
         elif made[name][0] and made[name][0] != kind:
             text = f"its output {name!r} is declared {kind}, {made[name][1]} produces {made[name][0]}"
-            yield ensemble.error("type", text, tensor.line, f"data_type: {made[name][0]}")
+            yield ensemble.error("type", text, tensor, "data_type", f"data_type: {made[name][0]}")
     used = {ours for step in steps for ours in step.map("input_map").values()}
     for tensor in ensemble.config.get("input"):
         if str(tensor.get("name")) not in used:
-            yield ensemble.error("input", f"its input {tensor.get('name')!r} is used by no step", tensor.line)
+            yield ensemble.error("input", f"its input {tensor.get('name')!r} is used by no step", tensor)
 
 
 def _check_step(ensemble: _Ensemble, step: Message) -> Iterator[Finding]:
@@ -106,7 +109,7 @@ def _check_step(ensemble: _Ensemble, step: Message) -> Iterator[Finding]:
     target = ensemble.models.get(name)
 
     def error(rule: str, message: str, remedy: str | None = None) -> Finding:
-        return ensemble.error(rule, f"step {name}: {message}", step.line, remedy)
+        return ensemble.error(rule, f"step {name}: {message}", step, "model_name" if rule == "model" else "", remedy)
 
     if target is None:
         hint = did_you_mean(name, ensemble.models)

@@ -73,6 +73,7 @@ def _local(spec: TritonSpec, server: Server, repository: Path, ports: Ports, gpu
         f"--metrics-port={ports.metrics}",
         f"--allow-gpu-metrics={'true' if gpu else 'false'}",
         "--log-verbose=0",
+        *spec.extra,
     ]
     env: dict[str, str | None] = {
         "OMP_NUM_THREADS": str(spec.threads or 1),
@@ -114,5 +115,6 @@ def _container(spec: TritonSpec, server: Server, repository: Path, ports: Ports,
         *("-e", f"OMP_NUM_THREADS={spec.threads or 1}"),
         str(server.image),
         *("tritonserver", "--model-repository=/models", f"--allow-gpu-metrics={'true' if gpu else 'false'}"),
+        *spec.extra,
     ]
     return tuple(argv), {}

@@ -45,6 +45,8 @@ CAUSES: Final = (
     Cause("triton-port", r"failed to (?:listen on|bind)|Socket '[^']*' already in use|errors? in UV.*address already in use|Address already in use",
           "a port of the server is taken", "choose others: --port, --grpc-port, --metrics-port; 0 picks a free one", ExitCode.MACHINE,
           "E1122 08:00:00.000000 1 main.cc:1] \"failed to start GRPC service: Unavailable - Socket '127.0.0.1:8001' already in use\""),
+    Cause("triton-option", r"unrecognized option '(\S+)'", "tritonserver has no option {0}", "tritonserver --help lists them",
+          ExitCode.USAGE, "tritonserver: unrecognized option '--no-such-flag'"),
     Cause("triton-no-repository", r"failed to stat file|(?:repository|directory) (?:path )?.*(?:does not exist|not found)|--model-repository must be specified",
           "the model repository is not there", "check the path", ExitCode.USAGE,
           'E1122 08:00:00.000000 1 server.cc:1] "Internal: failed to stat file /nowhere"'),

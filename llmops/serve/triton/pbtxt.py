@@ -54,12 +54,14 @@ class PbtxtError(Exception):
 
 @dataclass(slots=True)
 class Message:
-    """A parsed message: its fields, each with its line. A field that is not set has its type's default."""
+    """A parsed message: its fields, each with its place. A field that is not set has its type's default."""
 
     kind: str
     values: dict[str, Any] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
+    columns: dict[str, int] = field(default_factory=dict)
     line: int = 1
+    column: int = 1
 
     def get(self, name: str) -> Any:
         """The value, or the default of the field's type; an empty message where one is not set."""
@@ -81,6 +83,10 @@ class Message:
     def line_of(self, name: str) -> int:
         """Where the field stands, or the message itself."""
         return self.lines.get(name, self.line)
+
+    def column_of(self, name: str) -> int:
+        """The column there."""
+        return self.columns.get(name, self.column)
 
     def map(self, name: str) -> dict[str, Any]:
         """A repeated key-value field as a dict."""
@@ -145,7 +151,7 @@ class _Parser:
         """Fields up to ``closer``, or to the end of the text."""
         if depth > _MAX_DEPTH:
             self._fail("nested too deeply")
-        found = Message(kind, line=self._now.line)
+        found = Message(kind, line=self._now.line, column=self._now.column)
         groups: dict[str, str] = {}
         while True:
             token = self._now
@@ -187,6 +193,7 @@ class _Parser:
         if not repeated and len(values) != 1:
             self._fail(f"{token.text} takes one value, not a list", token=token)
         into.lines.setdefault(token.text, token.line)
+        into.columns.setdefault(token.text, token.column)
         if repeated:
             into.values.setdefault(token.text, []).extend(values)
         else:

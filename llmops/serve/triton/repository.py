@@ -16,7 +16,7 @@ from llmops.serve.triton.pbtxt import Word, write
 from llmops.serve.triton.spec import Middle, Served, TritonSpec
 
 RUNTIME: Final = Path(__file__).with_name("runtime")
-SHARED: Final = ("llm_model.py", "llm_decoder.py", "llm_sampling.py")
+SHARED: Final = ("llm_model.py", "llm_decoder.py", "llm_sampling.py", "llm_chat.py")
 ASSETS: Final = "assets"
 _TYPES: Final = {
     "FLOAT": "TYPE_FP32", "FLOAT16": "TYPE_FP16", "BFLOAT16": "TYPE_BF16", "DOUBLE": "TYPE_FP64", "INT64": "TYPE_INT64",
@@ -74,15 +74,27 @@ def make_repository(spec: TritonSpec, served: Served, middle: Middle, name: str)
     return _encoder(spec, served, middle, name)
 
 
-def vllm_repository(spec: TritonSpec, name: str, options: Mapping[str, Any]) -> Repository:
-    """One decoupled model of the vLLM backend, which brings its own batching and streaming."""
+def vllm_repository(spec: TritonSpec, name: str) -> Repository:
+    """One decoupled model of the vLLM backend, which brings its own batching and streaming.
+
+    ``model.json`` holds arguments of vLLM's engine by their own names; the backend passes them on and refuses unknown ones.
+    """
+    assert spec.model is not None
     config = {
         "name": name,
         "backend": "vllm",
         "model_transaction_policy": {"decoupled": True},
         "instance_group": [{"count": 1, "kind": Word("KIND_MODEL")}],
     }
-    values = {"disable_log_requests": True, "gpu_memory_utilization": 0.9, **options, "model": str(spec.model)}
+    wanted = {
+        "max_model_len": spec.max_model_len,
+        "max_num_seqs": spec.max_batch_size if "max_batch_size" in spec.model_fields_set else None,
+        "dtype": None if spec.dtype == "auto" else spec.dtype,
+        "tensor_parallel_size": spec.tensor_parallel,
+        "gpu_memory_utilization": spec.gpu_memory_utilization or 0.9,
+        "enforce_eager": spec.enforce_eager,
+    }
+    values = {"model": str(spec.model.absolute())} | {key: value for key, value in wanted.items() if value is not None}
     texts = {f"{name}/config.pbtxt": write(config), f"{name}/1/model.json": json.dumps(values, indent=2) + "\n"}
     return Repository(texts, {}, (), {name: "text to text, streaming (vLLM backend)"})
 
@@ -145,7 +157,9 @@ def _stream_config(name: str) -> dict[str, Any]:
     options = [("stream", "TYPE_BOOL"), ("max_tokens", "TYPE_INT32"), ("temperature", "TYPE_FP32"), ("top_p", "TYPE_FP32"),
                ("top_k", "TYPE_INT32"), ("random_seed", "TYPE_INT64"), ("presence_penalty", "TYPE_FP32"),
                ("frequency_penalty", "TYPE_FP32"), ("sampling_parameters", "TYPE_STRING")]  # fmt: skip
-    inputs = [_text("text_input"), *({**each, "optional": True} for each in _tensors((n, t, [1]) for n, t in options))]
+    # One of the two must be there; the model sees to that.
+    texts = [{**_text(each), "optional": True} for each in ("text_input", "messages")]
+    inputs = [*texts, *({**each, "optional": True} for each in _tensors((n, t, [1]) for n, t in options))]
     inputs.append({"name": "stop", "data_type": Word("TYPE_STRING"), "dims": [-1], "optional": True})
     outputs = [_text("text_output"), _text("finish_reason"),
                *_tensors([("num_input_tokens", "TYPE_UINT32", [1]), ("num_output_tokens", "TYPE_UINT32", [1])])]  # fmt: skip
@@ -240,11 +254,14 @@ class _Parts:
             return
         device = Word("KIND_GPU") if middle == "tensorrt" else Word("KIND_AUTO")
         config = _batched(spec, model, inputs, outputs, count=spec.instances, batch=batch)
-        config |= {"backend": middle, "instance_group": [{"kind": device, "count": spec.instances}]}
+        group: dict[str, Any] = {"kind": device, "count": spec.instances}
+        if middle == "tensorrt" and served.plan_profiles > 1:  # the server chooses among them by the request's shape
+            group["profile"] = [str(number) for number in range(served.plan_profiles)]
+        config |= {"backend": middle, "instance_group": [group]}
         self.texts[f"{model}/config.pbtxt"] = write(config)
-        wanted = (
-            ("model.plan",) if middle == "tensorrt" else tuple(f for f in served.files if f.startswith("model.onnx"))
-        )
+        # The engine's record goes with it: it says where the engine may be loaded.
+        prefix = "model.plan" if middle == "tensorrt" else "model.onnx"
+        wanted = tuple(file for file in served.files if file.startswith(prefix))
         self.links |= {f"{model}/1/{file}": served.directory / file for file in wanted}
 
     def ensemble(

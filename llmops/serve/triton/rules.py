@@ -39,7 +39,7 @@ def check_models(models: Mapping[str, ModelDir], backends: frozenset[str] | None
     found: list[Finding] = []
     for model in models.values():
         if model.config is None:
-            found += _without_config(model)
+            found += _without_config(model) if model.readable else ()
             continue
         found += check_model(model, model.config, backends)
     for model in models.values():
@@ -68,7 +68,15 @@ def check_model(model: ModelDir, config: Message, backends: frozenset[str] | Non
     """The rules for one model alone."""
 
     def error(rule: str, message: str, name: str, remedy: str | None = None) -> Finding:
-        return Finding(f"triton-{rule}", "error", f"{model.name}: {message}", remedy, model.file, config.line_of(name))
+        return Finding(
+            f"triton-{rule}",
+            "error",
+            f"{model.name}: {message}",
+            remedy,
+            model.file,
+            config.line_of(name),
+            config.column_of(name),
+        )
 
     named = str(config.get("name"))
     if named and named != model.name:
@@ -102,36 +110,52 @@ def _check_versions(model: ModelDir, config: Message, backend: str) -> Iterator[
     wanted = str(config.get("default_model_filename")) or FILES.get(backend, "")
     if wanted and not any(wanted in names for names in model.versions.values()):
         yield Finding("triton-file", "error", f"{model.name}: no version directory has {wanted}, which the backend "
-                      f"{backend} loads", f"put it into {model.name}/1/", model.file, config.line_of("backend"))  # fmt: skip
+                      f"{backend} loads", f"put it into {model.name}/1/", model.file, config.line_of("backend"), config.column_of("backend"))  # fmt: skip
     policy = config.get("version_policy")
     asked = [str(number) for number in policy.get("specific").get("versions")]
     for number in asked:
         if number not in model.versions:
             yield Finding("triton-version", "error", f"{model.name}: version_policy asks for version {number}, which is not there",
-                          None, model.file, config.line_of("version_policy"))  # fmt: skip
+                          None, model.file, config.line_of("version_policy"), config.column_of("version_policy"))  # fmt: skip
 
 
 def _check_tensors(model: ModelDir, config: Message, backend: str) -> Iterator[Finding]:
     for side in ("input", "output"):
         seen: set[str] = set()
         for tensor in config.get(side):
-            name, line = str(tensor.get("name")), tensor.line
+            name, line, column = str(tensor.get("name")), tensor.line, tensor.column
             where = f"{model.name}: {side} {name or '?'}"
             if not name:
-                yield Finding("triton-tensor", "error", f"{model.name}: an {side} has no name", None, model.file, line)
+                yield Finding(
+                    "triton-tensor", "error", f"{model.name}: an {side} has no name", None, model.file, line, column
+                )
             elif name in seen:
-                yield Finding("triton-tensor", "error", f"{where} stands twice", None, model.file, line)
+                yield Finding("triton-tensor", "error", f"{where} stands twice", None, model.file, line, column)
             seen.add(name)
             if tensor.get("data_type") == "TYPE_INVALID":
                 yield Finding(
-                    "triton-tensor", "error", f"{where} has no data_type", "data_type: TYPE_FP32", model.file, line
+                    "triton-tensor",
+                    "error",
+                    f"{where} has no data_type",
+                    "data_type: TYPE_FP32",
+                    model.file,
+                    line,
+                    column,
                 )
             dims = tensor.get("dims")
             if not dims and not tensor.has("reshape"):
-                yield Finding("triton-tensor", "error", f"{where} has no dims", "dims: [ -1 ]", model.file, line)
+                yield Finding(
+                    "triton-tensor", "error", f"{where} has no dims", "dims: [ -1 ]", model.file, line, column
+                )
             if any(dim == 0 or dim < -1 for dim in dims):
                 yield Finding(
-                    "triton-tensor", "error", f"{where}: dims must be positive, or -1 for any", None, model.file, line
+                    "triton-tensor",
+                    "error",
+                    f"{where}: dims must be positive, or -1 for any",
+                    None,
+                    model.file,
+                    line,
+                    column,
                 )
         if (
             not config.get(side)
@@ -143,24 +167,24 @@ def _check_tensors(model: ModelDir, config: Message, backend: str) -> Iterator[F
 
 def _check_batching(model: ModelDir, config: Message) -> Iterator[Finding]:
     batching = config.get("dynamic_batching")
-    line = config.line_of("dynamic_batching")
+    line, column = config.line_of("dynamic_batching"), config.column_of("dynamic_batching")
     most = int(config.get("max_batch_size"))
     if config.has("dynamic_batching"):
         if most == 0:
             yield Finding("triton-batching", "error", f"{model.name}: dynamic_batching needs max_batch_size > 0",
-                          "max_batch_size: 16, or remove dynamic_batching", model.file, line)  # fmt: skip
+                          "max_batch_size: 16, or remove dynamic_batching", model.file, line, column)  # fmt: skip
         for size in batching.get("preferred_batch_size"):
             if size <= 0 or size > most > 0:
                 yield Finding("triton-batching", "error", f"{model.name}: preferred_batch_size {size} does not lie in 1 to {most}",
-                              f"max_batch_size: {max(size, 1)}", model.file, line)  # fmt: skip
+                              f"max_batch_size: {max(size, 1)}", model.file, line, column)  # fmt: skip
         if is_ensemble(config):
             yield Finding("triton-batching", "error", f"{model.name}: an ensemble cannot have dynamic_batching",
-                          "put it into the models of its steps", model.file, line)  # fmt: skip
+                          "put it into the models of its steps", model.file, line, column)  # fmt: skip
         levels, default = int(batching.get("priority_levels")), int(batching.get("default_priority_level"))
         if levels and not 1 <= default <= levels:
             yield Finding("triton-batching", "error", f"{model.name}: default_priority_level must lie in 1 to {levels}",
-                          None, model.file, line)  # fmt: skip
+                          None, model.file, line, column)  # fmt: skip
     decoupled = config.get("model_transaction_policy").get("decoupled")
     if decoupled and config.get("response_cache").get("enable"):
         yield Finding("triton-decoupled", "error", f"{model.name}: a decoupled model cannot use the response cache",
-                      None, model.file, config.line_of("response_cache"))  # fmt: skip
+                      None, model.file, config.line_of("response_cache"), config.column_of("response_cache"))  # fmt: skip

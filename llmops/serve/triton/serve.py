@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,8 @@ from llmops.hardware import detect
 from llmops.progress import Progress
 from llmops.report.document import Block, Code, Document, Facts, Table, Text
 from llmops.report.files import write_whole
+from llmops.serve import registry
+from llmops.serve.detached import ServersReport, start_detached
 from llmops.serve.triton.server import RunningTriton, TritonDecision, decide, running
 from llmops.serve.triton.spec import TritonSpec
 from llmops.units import format_duration
@@ -79,6 +80,8 @@ def serve(
     decision = decide(spec, detect(), write=not dry_run)
     if dry_run:
         return TritonReport(True, decision.findings, decision)
+    for finding in decision.findings:
+        progress.note(f"{finding.severity}: {finding.message}" + (f" ({finding.remedy})" if finding.remedy else ""))
     with running(decision, progress, spec.log) as server:
         began = time.monotonic()
         stopped_by = _stay(server, progress, ready_file)
@@ -92,6 +95,16 @@ def serve(
         states=server.states,
         stopped_by=stopped_by,
     )
+
+
+def serve_detached(spec: TritonSpec, words: list[str], progress: Progress) -> ServersReport:
+    """Serve in a process that outlives this command; ``llmops ps``, ``logs``, ``status`` and ``stop`` know it.
+
+    Raises:
+        UsageError, MachineError: Before anything is started.
+        OutsideError: It ended before it was ready.
+    """
+    return start_detached(spec.served_name, lambda: decide(spec, detect(), write=False), words, progress)
 
 
 def _stay(server: RunningTriton, progress: Progress, ready_file: Path | None) -> int:
@@ -118,18 +131,23 @@ def ready_data(server: RunningTriton) -> dict[str, Any]:
         "grpc": server.grpc,
         "metrics_url": server.metrics_url,
         "engine": "triton",
-        "model": next(iter(server.decision.models), None),
+        "model": next(iter(server.decision.models), "triton"),
         "models": server.decision.models,
         "pid": server.child.pid,
-        "owner_pid": os.getpid(),
         "log": str(server.log),
         "ready_s": server.ready_s,
+        "ready_at": time.time(),
+        **registry.own_identity(),
     }
 
 
 def how_to_use(server: RunningTriton) -> tuple[str, ...]:
     """A line for each model's state, then one request to copy."""
-    states = [f"{name}: {state}" for name, state in sorted(server.states.items())]
+    width = max(map(len, server.states), default=0)
+    states = [
+        f"{name:{width}}  {state}  {server.decision.models.get(name, 'a step of the ensemble')}"
+        for name, state in sorted(server.states.items())
+    ]
     lines = [f"ready after {format_duration(server.ready_s)}: {server.url}  gRPC: {server.grpc}", *states]
     first = next((name for name, what in server.decision.models.items() if "generate" in what), None)
     if first is not None:

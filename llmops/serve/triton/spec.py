@@ -42,6 +42,9 @@ class TritonSpec(BaseModel):
         threads: CPU threads of one copy of the model.
         server: A tritonserver program of one's own.
         engine_python: Interpreter of an environment with nvidia-pytriton.
+        max_model_len: Longest text plus answer in tokens; None: what the graph or the model takes.
+        dtype, tensor_parallel, gpu_memory_utilization, enforce_eager: For the vLLM backend, which passes them on.
+        extra: Words for tritonserver itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,20 +71,84 @@ class TritonSpec(BaseModel):
     engine_python: Path | None = None
     ready_timeout_s: float | None = Field(default=None, gt=0)
     log: Path | None = None
+    max_model_len: int | None = Field(default=None, ge=16)
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    tensor_parallel: int | None = Field(default=None, ge=1)
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    enforce_eager: bool | None = None
+    extra: tuple[str, ...] = ()
+
+    @property
+    def served_name(self) -> str:
+        """What the streaming model is called, and the ensemble's prefix."""
+        path = self.model or self.repository
+        return self.name or (path.absolute().name if path else "triton")
+
+
+# Options of other engines, and why Triton has none of them.
+_FOREIGN: Final = {
+    "loras": ("--lora", "export the merged model, or --engine vllm"),
+    "kv_cache_gib": ("--kv-cache-gib", "the cache grows with the batch; --max-num-seqs bounds it"),
+    "chat_template": ("--chat-template", "the exported directory's own chat_template.jinja is used"),
+    "api_key_env": ("--api-key-env", "Triton checks no keys: llmops gateway in front of it does"),
+    "config": ("--config", "one llmops serve --engine triton for each, or a --repository with all models"),
+}
+_UNUSED: Final = ("engine", "max_lora_rank")
+_OF_VLLM: Final = {
+    "dtype": "--dtype", "tensor_parallel": "--tensor-parallel", "enforce_eager": "--eager",
+    "gpu_memory_utilization": "--gpu-memory-utilization",
+}  # fmt: skip
+_OPTIONS: Final = {
+    "middle": "--triton-backend",
+    "max_batch_size": "--max-num-seqs",
+    "ready_timeout_s": "--ready-timeout",
+}
 
 
 def spec_from(values: dict[str, Any]) -> TritonSpec:
-    """A spec from the command line's values; what is None is left to the defaults.
+    """A spec from the command line's values, those of other engines among them; what is None is left to the defaults.
 
     Raises:
-        UsageError: A value is out of range.
+        UsageError: A value is out of range, or an option is another engine's.
     """
+    given = _given(values)
     try:
-        return TritonSpec(**{name: value for name, value in values.items() if value is not None})
+        return TritonSpec(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).removesuffix("_s").replace("_", "-")
+        name = str(first["loc"][0])
+        option = _OPTIONS.get(name, "--" + name.replace("_", "-"))
+        if first["type"] == "extra_forbidden":
+            raise UsageError(f"{option} is not of --engine triton", f"leave {option} out") from error
         raise UsageError(f"{option}: {first['msg']}", "llmops serve --help") from error
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """Values by the spec's own names."""
+    for name, (option, hint) in _FOREIGN.items():
+        if values.get(name):
+            raise UsageError(f"{option} is not of --engine triton", hint)
+    given = {name: value for name, value in values.items() if value is not None and name not in (*_FOREIGN, *_UNUSED)}
+    if str(given.get("model", "")).startswith("-"):  # without a model the first word after -- takes its place
+        given["extra"] = (str(given.pop("model")), *given.get("extra", ()))
+    port = given.pop("port", None)
+    if port is not None:
+        given.setdefault("http_port", port)
+    if "max_num_seqs" in given:
+        given["max_batch_size"] = given.pop("max_num_seqs")
+    if "preferred" in given:
+        given["preferred"] = _sizes(given["preferred"])
+    if given.get("middle") != "vllm":
+        for name, option in _OF_VLLM.items():
+            if given.get(name, "auto") != "auto":
+                raise UsageError(f"{option} needs Triton's vLLM backend", "--triton-backend vllm, or leave it out")
+    return given
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise UsageError(f"--preferred {text}: not batch sizes", "--preferred 8,16")
+    return tuple(int(part) for part in text.split(","))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +159,8 @@ class Served:
         max_tokens: Longest sequence.
         eos: Ids that end a text.
         has_plan: A TensorRT engine lies beside the graph.
-        defaults: Sampling parameters of generation_config.json.
+        plan_profiles: How many profiles that engine has.
+        version_compatible: It was built for later versions of TensorRT too.
     """
 
     directory: Path
@@ -106,6 +174,8 @@ class Served:
     files: tuple[str, ...]
     has_plan: bool
     has_segments: bool = False
+    plan_profiles: int = 1
+    version_compatible: bool = False
 
 
 def read_served(directory: Path) -> Served:
@@ -130,6 +200,7 @@ def read_served(directory: Path) -> Served:
             f"{directory} has no tokenizer.json",
             "save the checkpoint's tokenizer in the fast format and export it again",
         )
+    _require_whole(directory, said.get("files") or {})
     names = tuple(sorted(path.name for path in directory.iterdir() if path.is_file()))
     return Served(
         directory=directory,
@@ -144,6 +215,18 @@ def read_served(directory: Path) -> Served:
         has_plan="model.plan" in names,
         has_segments=any(tensor.name == "token_type_ids" for tensor in inputs),
     )
+
+
+def _require_whole(directory: Path, files: dict[str, Any]) -> None:
+    """Graph and weights have the sizes that the export wrote; a cut-off copy is found before a server starts."""
+    for name, said in files.items():
+        if not name.startswith("model.onnx"):
+            continue
+        file = directory / name
+        size = file.stat().st_size if file.is_file() else None
+        if size != said.get("size_bytes"):
+            found = "is missing" if size is None else f"has {size} bytes, {said.get('size_bytes')} were exported"
+            raise UsageError(f"{file} {found}", "copy the exported directory again, whole")
 
 
 def _tensor(value: Any) -> OnnxTensor:

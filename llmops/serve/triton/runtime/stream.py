@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb
+from llm_chat import ChatTemplate
 from llm_decoder import Decoder
 from llm_model import Settings, parameters_of, texts_of
 from llm_sampling import BadRequestError, Row, params_from
@@ -24,6 +25,7 @@ class TritonPythonModel:
         """Load the graph and start the decoding thread."""
         self._settings = Settings(args)
         self._tokenizer = self._settings.tokenizer()
+        self._chat = ChatTemplate(self._settings.assets)
         self._graph = self._settings.graph()
         self._eos = frozenset(self._settings.json("eos_token_ids", []))
         self._limit = self._settings.number("max_total_tokens", 2048)
@@ -61,8 +63,16 @@ class TritonPythonModel:
                 values[name] = tensor.as_numpy().reshape(-1)[0].item()
         if pb.get_input_tensor_by_name(request, "stop") is not None:
             values["stop"] = texts_of(request, "stop")
-        prompt = self._tokenizer.encode(texts_of(request, "text_input")[0]).ids
-        return Row(prompt, params_from(values, self._defaults), self._tokenizer, self._eos, self._limit)
+        return Row(self._prompt(request), params_from(values, self._defaults), self._tokenizer, self._eos, self._limit)
+
+    def _prompt(self, request: Any) -> list[int]:
+        """Token ids of the text, or of a conversation, whose template writes the first token itself."""
+        if pb.get_input_tensor_by_name(request, "messages") is not None:
+            text = self._chat.render(texts_of(request, "messages")[0])
+            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        if pb.get_input_tensor_by_name(request, "text_input") is None:
+            raise BadRequestError("text_input or messages is needed")
+        return list(self._tokenizer.encode(texts_of(request, "text_input")[0]).ids)
 
     # ---- the decoding thread ----
 
