@@ -22,6 +22,8 @@ from llmops.quantize.spec import GateSpec
 METHODS = {
     "gptq-4": ["--method", "gptq", "--bits", "4"],
     "gptq-4-g32": ["--method", "gptq", "--bits", "4", "--group-size", "32"],
+    # The default amount of text, four times that of the other rows.
+    "gptq-4-128x512": ["--method", "gptq", "--bits", "4", "--samples", "128", "--seq-len", "512"],
     "gptq-8": ["--method", "gptq", "--bits", "8"],
     "bnb-nf4": ["--method", "bnb-nf4"],
     "bnb-int8": ["--method", "bnb-int8"],
@@ -37,7 +39,7 @@ def measure(name: str, model: str, work: Path, options: list[str]) -> dict:
     if kept.is_file():
         return json.loads(kept.read_text())
     command = [sys.executable, "-m", "llmops", "quantize", model, "-o", str(work / name), "--force", "--json"]
-    done = subprocess.run([*command, *METHODS[name], *options], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([*command, *options, *METHODS[name]], stdout=subprocess.PIPE, text=True, check=False)
     document = json.loads(done.stdout)
     document["exit_code"] = done.returncode
     kept.write_text(json.dumps(document, indent=2, ensure_ascii=False))
@@ -46,12 +48,13 @@ def measure(name: str, model: str, work: Path, options: list[str]) -> dict:
 
 def row(name: str, document: dict) -> str:
     if document["error"]:
-        return f"| {name} | {document['error']['message']} |" + " |" * 8
+        return f"| {name} | {document['error']['message']} |" + " |" * 9
     data = document["data"]
     q = data["quality"]
     gate, _ = judge(Quality(**q), thresholds(GateSpec(), data["bits"]))  # today's defaults, also for kept figures
     return (
-        f"| {name} | {data['engine']} | {data['sizes']['after_bytes'] / 1e6:.1f} | {data['cpu_seconds']:.0f} | "
+        f"| {name} | {data['engine']} | {data['sizes']['after_bytes'] / 1e6:.1f} | "
+        f"{data['seconds']:.0f} | {data['cpu_seconds']:.0f} | "
         f"{data['peak_rss_bytes'] / 1e9:.2f} | {q['ppl_ratio']:.4f} ± {q['ppl_ratio_se']:.4f} | "
         f"{q['kl_mean']:.4f} ± {q['kl_se']:.4f} | {q['kl_p99']:.3f} | {q['top1_agreement']:.1%} | "
         f"{'passes' if gate.passed else 'fails'} |"
@@ -60,8 +63,8 @@ def row(name: str, document: dict) -> str:
 
 def table(documents: dict[str, dict]) -> str:
     head = (
-        "| method | engine | size MB | CPU s | peak GB | perplexity ratio | mean KL | p99 KL | top-1 | gate |\n"
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---|"
+        "| method | engine | size MB | s | CPU s | peak GB | perplexity ratio | mean KL | p99 KL | top-1 | gate |\n"
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|"
     )
     return "\n".join([head, *(row(name, document) for name, document in documents.items())])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -103,6 +104,7 @@ def convert_gguf(
         copied = _copy_licences(source, licence_files, partial)
         whole = stamp | {"source": source.name, "chat_template_added": done["chat_template_added"], "licences": copied}
         (partial / STAMP).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        share(partial)
         if out.exists():
             shutil.rmtree(out)
         partial.rename(out)
@@ -110,6 +112,16 @@ def convert_gguf(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return _report(source, out, whole, reused=False)
+
+
+def share(directory: Path) -> None:
+    """Give every file the usual permissions: libraries write weights that only their maker may read, and another user is
+    to serve them.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in directory.iterdir():
+        path.chmod(0o666 & ~mask)
 
 
 def sha256(path: Path) -> str:

@@ -18,6 +18,8 @@ from llmops.units import format_duration
 
 LAUNCHER: Final = Path(__file__).with_name("adapters") / "launch.py"
 _KILLED: Final = (-9, 137)
+# What libraries say when an allocation fails: torch's allocator, the C library, CUDA, the dynamic loader.
+_NO_MEMORY: Final = ("an't allocate memory", "annot allocate memory", "out of memory", "failed to map segment")
 
 
 def environment(threads: int, python: Path, *, local: bool, cores: int | None = None) -> dict[str, str | None]:
@@ -120,7 +122,7 @@ def _failure(name: str, code: int | None, failed: Mapping[str, Any] | None, log:
         )
     kind = str(failed["type"]) if failed else ""
     text = f"{kind}: {failed['message']}" if failed else f"it ended with exit code {code}"
-    if kind in ("MemoryError", "OutOfMemoryError"):
+    if kind in ("MemoryError", "OutOfMemoryError") or any(words in text for words in _NO_MEMORY):
         return MachineError(
             f"the engine ran out of memory ({text})", f"use a smaller model or --method bnb-nf4; log: {kept}"
         )

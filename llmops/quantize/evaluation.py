@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from llmops.checkpoint.facts import ModelFacts
+from llmops.checkpoint.legacy import as_read_today
 from llmops.errors import UsageError
 from llmops.hardware.detect import detect
 from llmops.progress import Progress
@@ -56,7 +57,8 @@ def evaluate(spec: EvaluateSpec, progress: Progress) -> EvaluateReport:
         spec.seed,
     )
     with tempfile.TemporaryDirectory(prefix="llmops-evaluate-") as work:
-        measured = compare(base.path, model.path, how, work=Path(work), progress=progress)
+        changed = as_read_today(model.path, Path(work))
+        measured = compare(base.path, changed, how, work=Path(work), progress=progress)
     gate, findings = judge(measured.quality, thresholds(spec.quality, bits))
     return EvaluateReport(
         ok=gate.passed is True,

@@ -29,6 +29,8 @@ def calibration_text(name: str) -> TextFacts:
     Raises:
         UsageError: It is missing, cannot be read or decoded, or is empty.
     """
+    if not name.strip():
+        raise UsageError("--calibration is empty", f"give a file, or leave it out for {BUILTIN}")
     if name == BUILTIN:
         return _facts(name, _shipped("calibration.ja-en.jsonl"), "--calibration")
     if name.startswith("builtin"):

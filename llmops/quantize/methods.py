@@ -17,30 +17,49 @@ class Method:
         engines: Engines that make it, preferred first.
         calibrated: Whether it needs text.
         grouped: Whether ``group_size`` applies.
-        serve_flag: What vLLM needs besides the directory.
+        min_capability: Of the GPUs on which vLLM runs it.
+        vllm_cpu_bits: The bits that vLLM runs on a CPU.
     """
 
     name: str
     summary: str
     bits: tuple[int, ...]
     engines: tuple[str, ...]
-    calibrated: bool
-    grouped: bool
-    min_capability: tuple[int, int] | None = None
-    vllm_on_cpu: bool = True
+    min_capability: tuple[int, int]
+    calibrated: bool = False
+    grouped: bool = False
+    vllm_cpu_bits: tuple[int, ...] = ()
 
 
 METHODS: Final[dict[str, Method]] = {
     method.name: method
     for method in (
         Method(
-            "gptq", "weights fitted layer by layer on text", (4, 8), ("gptqmodel", "llmcompressor"), True, True, (7, 0)
+            "gptq",
+            "weights fitted layer by layer on text",
+            (4, 8),
+            ("gptqmodel", "llmcompressor"),
+            calibrated=True,
+            grouped=True,
+            min_capability=(7, 5),
+            vllm_cpu_bits=(4,),
         ),
-        Method("awq", "weights scaled by how much activations use them", (4,), ("llmcompressor",), True, True, (7, 5)),
-        Method("w8a8", "int8 weights and activations", (8,), ("llmcompressor",), False, False, (7, 5)),
-        Method("fp8", "float8 weights and activations", (8,), ("llmcompressor",), False, False, (8, 0), False),
-        Method("bnb-nf4", "normal-float weights, no text", (4,), ("bitsandbytes",), False, False, (7, 0), False),
-        Method("bnb-int8", "int8 with float16 outliers, no text", (8,), ("bitsandbytes",), False, False, (7, 5), False),
+        Method(
+            "awq",
+            "weights scaled by how much activations use them",
+            (4,),
+            ("llmcompressor",),
+            calibrated=True,
+            grouped=True,
+            min_capability=(7, 5),
+            vllm_cpu_bits=(4,),
+        ),
+        Method(
+            "w8a8", "int8 weights and activations", (8,), ("llmcompressor",), min_capability=(7, 5), vllm_cpu_bits=(8,)
+        ),
+        Method("fp8", "float8 weights and activations", (8,), ("llmcompressor",), min_capability=(8, 0)),
+        Method("bnb-nf4", "normal-float weights, no text", (4,), ("bitsandbytes",), min_capability=(7, 0)),
+        Method("bnb-int8", "int8 with float16 outliers, no text", (8,), ("bitsandbytes",), min_capability=(7, 5)),
     )
 }
 GROUP_SIZES: Final = (32, 64, 128, -1)
@@ -86,22 +105,35 @@ def default_method(host: Host) -> tuple[str, str]:
     return "gptq", "no GPU; 4-bit GPTQ serves on CPUs and on every recent GPU"
 
 
-def target_refusal(method: Method, target: str, host: Host) -> tuple[str, str] | None:
-    """Why ``target`` on this machine cannot load the method's result, and what to use instead; None when it can.
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What a checkpoint will be, as far as it decides who can load it. ``ordered`` is GPTQ's activation order."""
 
-    ``triton`` means Triton's vLLM backend, so what vLLM cannot load, Triton cannot.
+    method: Method
+    bits: int
+    ordered: bool = False
+
+
+def target_refusal(made: Format, target: str, host: Host) -> tuple[str, str] | None:
+    """Why ``target`` on this machine cannot load a checkpoint, and what to use instead; None when it can.
+
+    ``triton`` means Triton's vLLM backend, so what vLLM cannot load, Triton cannot. What vLLM loads is read from
+    version 0.32: no activation order over groups, and on a CPU 4-bit integers and int8 with int8 activations.
     """
     if target == "transformers":
         return None
     name = "vLLM" if target == "vllm" else "Triton's vLLM backend"
+    if made.ordered:
+        return f"{name} no longer loads GPTQ in activation order", "leave --desc-act out, or use --target transformers"
     if not host.usable_gpus:
-        if method.vllm_on_cpu:
+        if made.bits in made.method.vllm_cpu_bits:
             return None
-        return f"{name} on a CPU cannot load {method.name}", "use --method gptq or w8a8, or --target transformers"
+        what = f"{made.bits}-bit {made.method.name}" if made.method.vllm_cpu_bits else made.method.name
+        return f"{name} on a CPU cannot load {what}", "use 4-bit gptq or w8a8, or --target transformers"
     for gpu in host.usable_gpus:
-        problem = _gpu_refusal(method, gpu)
+        problem = _gpu_refusal(made.method, gpu)
         if problem:
-            return f"{name} cannot run {method.name} on {gpu.name}: {problem}", "use --method gptq"
+            return f"{name} cannot run {made.method.name} on {gpu.name}: {problem}", "use --method gptq"
     return None
 
 
@@ -109,7 +141,7 @@ def _gpu_refusal(method: Method, gpu: Gpu) -> str | None:
     capability = gpu.compute_capability
     if capability is None:
         return None
-    if method.min_capability and capability < method.min_capability:
+    if capability < method.min_capability:
         need = ".".join(map(str, method.min_capability))
         return f"it needs compute capability {need}, this one has {capability[0]}.{capability[1]}"
     if method.name == "w8a8" and capability[0] >= 10:

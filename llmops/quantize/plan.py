@@ -14,7 +14,7 @@ from llmops.quantize.estimates import Estimate, Scheme, estimate, to_quantise
 from llmops.quantize.gate import Thresholds, thresholds
 from llmops.quantize.groups import largest_group
 from llmops.quantize.material import TextFacts
-from llmops.quantize.methods import ENGINES, METHODS, Engine, default_method
+from llmops.quantize.methods import ENGINES, METHODS, Engine, Format, default_method, target_refusal
 from llmops.quantize.refusals import raise_first
 from llmops.quantize.runtime import Runtime
 from llmops.quantize.spec import GateSpec, QuantizeSpec
@@ -30,6 +30,7 @@ class QuantizePlan:
         text: Calibration text; None for methods that need none.
         limits: Thresholds of the gate; None with ``--no-gate``.
         dtype: Type in which the rest of the model is kept and both models are compared.
+        serve_with: The engine that serves the result.
     """
 
     model: str
@@ -54,6 +55,7 @@ class QuantizePlan:
     limits: Thresholds | None
     quality: GateSpec
     need: Estimate
+    serve_with: str
     findings: tuple[Finding, ...]
     ok: bool = True
 
@@ -116,6 +118,12 @@ def threads_of(wanted: int | None, host: Host) -> int:
 def dtype_of(facts: ModelFacts, device: str) -> str:
     """float16 stays float16 on a GPU; everything else is handled in bfloat16, which CPUs are fast in."""
     return "float16" if facts.dtype == "float16" and device != "cpu" else "bfloat16"
+
+
+def serving_engine(made: Format, engine: Engine, host: Host) -> str:
+    """Where vLLM loads the result, vLLM; but on a CPU transformers, unless the format needs packages that llmops lacks."""
+    loads = target_refusal(made, "vllm", host) is None
+    return "vllm" if loads and (host.usable_gpus or engine.own_environment) else "transformers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,5 +197,6 @@ def plan_quantize(spec: QuantizeSpec, facts: ModelFacts, materials: Materials) -
         quality=spec.quality,
         limits=thresholds(spec.quality, bits) if spec.gate else None,
         need=need,
+        serve_with=serving_engine(preflight.made(spec, method), engine, host),
         findings=preflight.warnings(spec, method, group, text, host),
     )

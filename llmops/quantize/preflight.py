@@ -16,7 +16,7 @@ from llmops.hardware.host import Host
 from llmops.quantize.estimates import Estimate, to_quantise
 from llmops.quantize.groups import first_misfit, largest_group, ranks_of
 from llmops.quantize.material import TextFacts
-from llmops.quantize.methods import GROUP_SIZES, TARGETS, Method, target_refusal
+from llmops.quantize.methods import GROUP_SIZES, TARGETS, Format, Method, target_refusal
 from llmops.quantize.options import FLOOR_TOKENS
 from llmops.quantize.refusals import Refusal
 from llmops.quantize.runtime import Runtime
@@ -129,7 +129,7 @@ def check_machine(
     """The target, memory and disk."""
     machine = ExitCode.MACHINE
     if spec.target in TARGETS:
-        refusal = target_refusal(method, spec.target, host)
+        refusal = target_refusal(made(spec, method), spec.target, host)
         if refusal:
             yield Refusal("target", refusal[0], refusal[1])
     if device.startswith("cuda"):
@@ -160,6 +160,11 @@ def check_machine(
         )
 
 
+def made(spec: QuantizeSpec, method: Method) -> Format:
+    """What the checkpoint will be. A whole row is one group, in which order means nothing."""
+    return Format(method, spec.bits or method.bits[0], ordered=spec.desc_act and spec.group_size != -1)
+
+
 def warnings(spec: QuantizeSpec, method: Method, group: int, text: TextFacts | None, host: Host) -> tuple[Finding, ...]:
     """What does not stop the work but will matter."""
     found: list[Finding] = []
@@ -181,8 +186,9 @@ def warnings(spec: QuantizeSpec, method: Method, group: int, text: TextFacts | N
                 "give --calibration FILE.jsonl with a few hundred of your own prompts and answers",
             )
         )
-    if not method.vllm_on_cpu and not host.usable_gpus:
-        found.append(Finding("target", "note", f"vLLM on a CPU cannot load {method.name}; transformers can", None))
+    refusal = target_refusal(made(spec, method), "vllm", host)
+    if refusal and spec.target is None:
+        found.append(Finding("target", "note", f"{refusal[0]}; transformers can", None))
     if method.grouped and spec.group_size is None and group != 128:
         found.append(
             Finding(
@@ -190,9 +196,5 @@ def warnings(spec: QuantizeSpec, method: Method, group: int, text: TextFacts | N
                 "note",
                 f"{'a row' if group == -1 else group} is one group of weights: 128 do not divide every layer of this model",
             )
-        )
-    if spec.desc_act and max(spec.tensor_parallel) > 1:
-        found.append(
-            Finding("desc-act", "warning", "activation order is slow to serve on several GPUs", "leave --desc-act out")
         )
     return tuple(found)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 from llmops import __version__
+from llmops.checkpoint.convert import share
 from llmops.checkpoint.facts import ModelFacts
 from llmops.checkpoint.reader import read_model
 from llmops.errors import OutsideError
@@ -139,11 +139,7 @@ def _finish_files(source: Path, out: Path) -> None:
     for path in wanted:
         if path.is_file() and not (out / path.name).exists():
             shutil.copyfile(path, out / path.name)
-    # Some engines write weights that only their maker may read; another user is to serve them.
-    mask = os.umask(0)
-    os.umask(mask)
-    for path in out.iterdir():
-        path.chmod(0o666 & ~mask)
+    share(out)
 
 
 def _verify(out: Path) -> ModelFacts:
@@ -209,9 +205,8 @@ def _report(
 
 
 def serve_command(plan: QuantizePlan) -> str:
-    """What serves the result: vLLM, and on a CPU transformers where it loads the format without more packages."""
-    engine = "vllm" if plan.device != "cpu" or plan.engine == "llmcompressor" else "transformers"
-    return f"llmops serve {shlex.quote(str(plan.out))} --engine {engine}"
+    """What serves the result."""
+    return f"llmops serve {shlex.quote(str(plan.out))} --engine {plan.serve_with}"
 
 
 def _worst(losses: list[dict[str, Any]], count: int = 5) -> tuple[tuple[str, float], ...]:

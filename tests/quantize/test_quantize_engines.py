@@ -1,5 +1,6 @@
 """Real engines on the tiny random model, through the command line: published, rejected, killed, repeated."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -13,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytest.importorskip("gptqmodel", reason="pip install 'llmops[gptq]'")
-pytest.importorskip("bitsandbytes", reason="pip install 'llmops[bnb]'")
+# Not importorskip: importing these takes ten seconds of CPU, and only children use them.
+MISSING = [name for name in ("gptqmodel", "bitsandbytes") if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
 
 TEXT = ("--samples", "32", "--seq-len", "256")
 GPTQ = ("--method", "gptq", "--group-size", "32", *TEXT)
@@ -68,32 +70,24 @@ def test_nothing_in_the_checkpoint_names_a_path_of_this_machine(gptq):
         assert ".partial" not in (out / name).read_text()
 
 
-def test_same_input_seed_and_threads_give_the_same_bytes(llmops, gptq, tiny_llama, tmp_path):
-    again = llmops("quantize", tiny_llama, "-o", tmp_path / "again", *GPTQ, "--no-gate", "--threads", "1", "--json")
-    assert again.code == 0, again.stderr
-    assert again.json["data"]["weights_sha256"] == gptq[0].json["data"]["weights_sha256"]
-    assert again.json["data"]["gate"]["passed"] is None
-
-
 def test_a_checkpoint_of_autogptq_loads(llmops, gptq, tiny_llama, tmp_path):
-    """auto-gptq wrote the same tensors with fewer words about them."""
+    """auto-gptq wrote the same tensors under another name, with fewer words about them and those in a file of their own."""
     model = tmp_path / "old"
     shutil.copytree(gptq[1], model)
-    (model / "quantize_config.json").unlink()
+    (model / "model.safetensors").rename(model / "gptq_model-4bit-32g.safetensors")
     config = json.loads((model / "config.json").read_text())
-    config["quantization_config"] = {
+    del config["quantization_config"]
+    (model / "config.json").write_text(json.dumps(config))
+    settings = {
         "bits": 4,
         "group_size": 32,
         "damp_percent": 0.01,
         "desc_act": False,
         "static_groups": False,
         "sym": True,
-        "true_sequential": True,
-        "model_name_or_path": None,
-        "model_file_base_name": "model",
-        "quant_method": "gptq",
     }
-    (model / "config.json").write_text(json.dumps(config))
+    settings |= {"true_sequential": True, "model_name_or_path": None, "model_file_base_name": None}
+    (model / "quantize_config.json").write_text(json.dumps(settings))
     result = llmops("evaluate", model, "--against", tiny_llama, *SMALL_GATE, "--threads", "1", "--json")
     assert result.code == 0, result.stderr
     assert result.json["data"]["bits"] == 4
@@ -103,8 +97,9 @@ def test_a_checkpoint_of_autogptq_loads(llmops, gptq, tiny_llama, tmp_path):
 
 def test_a_bad_result_is_kept_apart_and_exits_with_one(llmops, tiny_llama, tmp_path):
     out = tmp_path / "nf4"
-    command = ("quantize", tiny_llama, "-o", out, "--method", "bnb-nf4", *SMALL_GATE, "--json")
-    result = llmops(*command, "--max-kl", "1e-12")
+    result = llmops(
+        "quantize", tiny_llama, "-o", out, "--method", "bnb-nf4", *SMALL_GATE, "--max-kl", "1e-12", "--json"
+    )
     assert result.code == 1, result.stderr
     assert not out.exists()
     rejected = tmp_path / "nf4.rejected"
@@ -112,9 +107,6 @@ def test_a_bad_result_is_kept_apart_and_exits_with_one(llmops, tiny_llama, tmp_p
     assert record["ok"] is False
     assert record["data"]["out"] == str(rejected)
     assert [f["rule"] for f in record["findings"] if f["severity"] == "error"] == ["quality-kl"]
-    # A later good result takes its place.
-    assert llmops(*command, "--no-gate").code == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["nf4"]
 
 
 def test_evaluate_of_a_model_against_itself_is_exactly_equal(llmops, tiny_llama):
@@ -189,9 +181,10 @@ class Running:
         assert not alive
 
 
-def test_kill_9_leaves_no_output_and_a_rerun_works(llmops, tiny_llama, tmp_path):
+def test_kill_9_leaves_no_output_and_a_rerun_gives_the_same_bytes(llmops, gptq, tiny_llama, tmp_path):
+    """The rerun has the input, seed and threads of the first whole run, so its weights are equal byte for byte."""
     out = tmp_path / "out"
-    options = ("--method", "bnb-nf4", "--no-gate")
+    options = (*GPTQ, "--no-gate", "--threads", "1")
     running = Running(tiny_llama, out, *options)
     # Meanwhile a second run into the same place is turned away.
     second = llmops("quantize", tiny_llama, "-o", out, *options)
@@ -201,7 +194,10 @@ def test_kill_9_leaves_no_output_and_a_rerun_works(llmops, tiny_llama, tmp_path)
     running.process.communicate()
     running.wait_until_all_are_gone()
     assert not out.exists()
-    assert llmops("quantize", tiny_llama, "-o", out, *options).code == 0
+    again = llmops("quantize", tiny_llama, "-o", out, *options, "--json")
+    assert again.code == 0, again.stderr
+    assert again.json["data"]["weights_sha256"] == gptq[0].json["data"]["weights_sha256"]
+    assert again.json["data"]["gate"]["passed"] is None
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -248,3 +244,46 @@ def test_an_engine_that_fails_is_explained_and_leaves_nothing(llmops, tiny_llama
     assert str(log) in result.json["error"]["hint"]
     assert "Traceback" in log.read_text()
     assert sorted(tmp_path.iterdir()) == before
+
+
+# Runs in a mount namespace of its own: quantises onto a small disk, and fills that disk while the engine works.
+FULL_DISK = """
+import errno, os, subprocess, sys, time
+disk, *command = sys.argv[1:]
+llmops = subprocess.Popen(command)
+deadline = time.monotonic() + 60
+while not any("job" in names for _, names, _ in os.walk(disk)) and llmops.poll() is None:
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
+with open(disk + "/filler", "wb", buffering=0) as file:
+    try:
+        while True:
+            file.write(b"0" * 4096)
+    except OSError as error:
+        assert error.errno == errno.ENOSPC
+code = llmops.wait()
+print(sorted(set(os.listdir(disk)) - {"filler"}))
+sys.exit(code)
+"""
+NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec")
+
+
+def test_a_disk_that_fills_up_meanwhile_is_named_and_nothing_is_left(tiny_llama, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=16m tmpfs '{disk}'"
+    if shutil.which("unshare") is None or subprocess.run([*NAMESPACE, mount], capture_output=True).returncode:
+        pytest.skip("this system lets no user mount a disk of their own")
+    command = [sys.executable, "-m", "llmops", "quantize", str(tiny_llama), "-o", str(disk / "out")]
+    command += ["--method", "bnb-nf4", "--no-gate"]
+    done = subprocess.run(
+        [*NAMESPACE, f'{mount}; exec "$@"', "sh", sys.executable, "-c", FULL_DISK, str(disk), *command],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"LLMOPS_STATE_DIR": str(tmp_path / "state"), "HF_HUB_OFFLINE": "1"},
+        timeout=120,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "the disk is full" in done.stderr
+    assert "free some space" in done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"

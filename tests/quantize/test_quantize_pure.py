@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from llmops.checkpoint.facts import Linear
 from llmops.hardware.host import Cpu, Gpu, Host, Limits, Memory
-from llmops.quantize import estimates, methods
+from llmops.quantize import child, estimates, methods
 from llmops.quantize.adapters import statistics, texts
 from llmops.quantize.child import Relay, environment
 from llmops.quantize.gate import DEFAULTS, Quality, judge, thresholds
 from llmops.quantize.groups import first_misfit, largest_group
 from llmops.quantize.material import calibration_text, evaluation_text
+from llmops.quantize.plan import serving_engine
 from llmops.quantize.spec import GateSpec
 
 
@@ -141,19 +142,47 @@ def test_default_method_follows_the_gpu(capabilities, method):
 
 
 @pytest.mark.parametrize(
-    ("method", "target", "capabilities", "refused"),
+    ("method", "bits", "target", "capabilities", "refused"),
     [
-        ("fp8", "vllm", (), True),
-        ("gptq", "vllm", (), False),
-        ("bnb-nf4", "triton", (), True),
-        ("bnb-nf4", "transformers", (), False),
-        ("w8a8", "vllm", ((10, 0),), True),
-        ("w8a8", "vllm", ((9, 0),), False),
-        ("awq", "vllm", ((7, 0),), True),
+        ("fp8", 8, "vllm", (), True),
+        ("gptq", 4, "vllm", (), False),
+        ("gptq", 8, "vllm", (), True),
+        ("gptq", 8, "transformers", (), False),
+        ("gptq", 8, "triton", ((8, 0),), False),
+        ("gptq", 4, "vllm", ((7, 0),), True),
+        ("bnb-nf4", 4, "triton", (), True),
+        ("bnb-nf4", 4, "transformers", (), False),
+        ("w8a8", 8, "vllm", (), False),
+        ("w8a8", 8, "vllm", ((10, 0),), True),
+        ("w8a8", 8, "vllm", ((9, 0),), False),
+        ("awq", 4, "vllm", (), False),
+        ("awq", 4, "vllm", ((7, 0),), True),
     ],
 )
-def test_targets(method, target, capabilities, refused):
-    assert (methods.target_refusal(methods.METHODS[method], target, host(*capabilities)) is not None) is refused
+def test_targets(method, bits, target, capabilities, refused):
+    made = methods.Format(methods.METHODS[method], bits)
+    assert (methods.target_refusal(made, target, host(*capabilities)) is not None) is refused
+
+
+def test_activation_order_is_for_transformers_only():
+    made = methods.Format(methods.METHODS["gptq"], 4, ordered=True)
+    assert [t for t in methods.TARGETS if methods.target_refusal(made, t, host((9, 0))) is None] == ["transformers"]
+
+
+@pytest.mark.parametrize(
+    ("method", "bits", "engine", "capabilities", "serves"),
+    [
+        ("gptq", 4, "gptqmodel", (), "transformers"),
+        ("gptq", 4, "llmcompressor", (), "vllm"),
+        ("gptq", 8, "gptqmodel", ((8, 0),), "vllm"),
+        ("w8a8", 8, "llmcompressor", (), "vllm"),
+        ("bnb-nf4", 4, "bitsandbytes", (), "transformers"),
+        ("bnb-nf4", 4, "bitsandbytes", ((8, 0),), "vllm"),
+    ],
+)
+def test_the_engine_that_serves_the_result(method, bits, engine, capabilities, serves):
+    made = methods.Format(methods.METHODS[method], bits)
+    assert serving_engine(made, methods.ENGINES[engine], host(*capabilities)) == serves
 
 
 def model_of(*widths) -> SimpleNamespace:
@@ -225,3 +254,21 @@ def test_two_cores_get_the_workers_that_gptqmodel_needs(tmp_path):
     assert "HF_HUB_OFFLINE" not in many
     assert many["PYTHONPATH"] is None
     assert many["OMP_NUM_THREADS"] == "16"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("MemoryError", ""),
+        ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB."),
+        ("RuntimeError", "[enforce fail at alloc_cpu.cpp:131] . DefaultCPUAllocator: can't allocate memory: you tried"),
+        ("OSError", "[Errno 12] Cannot allocate memory"),
+        ("ImportError", "libtorch_cpu.so: failed to map segment from shared object"),
+    ],
+)
+def test_every_way_to_say_that_memory_is_short_exits_with_3(monkeypatch, tmp_path, kind, message):
+    monkeypatch.setenv("LLMOPS_STATE_DIR", str(tmp_path / "state"))
+    (tmp_path / "log").write_text("")
+    error = child._failure("with_gptqmodel", 1, {"type": kind, "message": message}, tmp_path / "log")
+    assert error.exit_code == 3
+    assert "ran out of memory" in error.message

@@ -50,6 +50,8 @@ GPTQ = ("--method", "gptq", "--group-size", "32")
         (("--method", "gptq", "--group-size", "128"), "has 64 inputs, which groups of 128 do not divide"),
         (("--method", "gptq", "--group-size", "32", "--tensor-parallel", "4"), "on 4 ranks"),
         ((*GPTQ, "--calibration", "missing.txt"), "there is no such file"),
+        ((*GPTQ, "--calibration", ""), "--calibration is empty"),
+        ((*GPTQ, "--desc-act", "--target", "vllm"), "no longer loads GPTQ in activation order"),
         ((*GPTQ, "--calibration", "builtin:klingon"), "no such built-in"),
         ((*GPTQ, "--samples", "2", "--seq-len", "4"), "8 tokens of calibration"),
         ((*GPTQ, "--samples", "8", "--seq-len", "4096"), "longer than the model's context"),

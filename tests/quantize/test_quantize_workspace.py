@@ -16,6 +16,7 @@ def fill(work, content):
 
 
 def test_published_at_once_and_nothing_else_is_left(tmp_path):
+    checkpoint(tmp_path / "out.rejected", "an older result that failed its gate")
     with Workspace(tmp_path / "out") as work:
         fill(work, "new")
         (work.job / "log").write_text("noise")

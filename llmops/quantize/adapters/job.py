@@ -7,6 +7,7 @@ Events, one JSON object a line on the descriptor that was stdout when the proces
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -67,10 +68,13 @@ def run(main: Callable[[dict[str, Any], Channel], dict[str, Any]], job_file: Pat
     except RefusedError as refusal:
         channel.send("refused", rule=refusal.rule, message=str(refusal), hint=refusal.hint)
     except Exception as error:  # noqa: BLE001 - an engine may raise anything; the parent explains it
-        traceback.print_exc()
         lines = str(error).strip().splitlines() or [""]
         channel.send("failed", type=type(error).__name__, message=lines[0][:500])
-    sys.stderr.flush()
+        # The log may lie on the very disk whose being full is the failure.
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     # Engines leave threads, pools and exit hooks behind that can hang or crash an orderly exit after the work is done.
     os._exit(code)
 
