@@ -42,6 +42,9 @@ routes:
   - {{match: triton-model, targets: [{{provider: triton, model: ensemble}}]}}
   - {{match: dropping, untranslatable: drop, targets: [{{provider: anthropic, model: claude-sonnet-4-5}}]}}
   - {{match: elsewhere, targets: [{{provider: anthropic, model: claude-sonnet-4-5}}, {{provider: openai, model: gpt-4o}}]}}
+  - {{match: langchain-openai, targets: [{{provider: openai, model: gpt-4o}}]}}
+  - {{match: langchain-anthropic, targets: [{{provider: anthropic, model: claude-sonnet-4-5}}]}}
+  - {{match: langchain-gemini, untranslatable: drop, targets: [{{provider: gemini, model: gemini-2.5-pro}}]}}
 {limited_routes()}
   - {{match: "openai-*", targets: [{{provider: openai}}]}}
   - {{match: "anthropic-*", targets: [{{provider: anthropic}}]}}

@@ -314,7 +314,7 @@ def _openai_whole(body: dict[str, Any], answer: Answer, path: str) -> None:
 def _openai_stream(body: dict[str, Any], answer: Answer) -> None:
     answer.stream_head()
     asked = bool((body.get("stream_options") or {}).get("include_usage"))
-    more = {"usage": None} if asked else {}
+    more = {"usage": None, "model": body["model"]} if asked else {"model": body["model"]}
     answer.event(openai_chunk({"role": "assistant", "content": ""}, **more))
     for word in ("o-three", "-", "aitch"):
         answer.event(openai_chunk({"content": word}, **more))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -95,12 +96,71 @@ def fault(dialect: str, model: str, answer: Answer) -> bool:
     return False
 
 
-def wants_tools(body: dict[str, Any]) -> int:
-    """How many tools the request offers: as many are called."""
+# ---- what a model would do, the same behind every wire format ----
+
+
+def calls_for(body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The tools that are called: as many as are offered where they are about the weather, else the chosen or first one."""
     tools = body.get("tools") or []
     if tools and "functionDeclarations" in tools[0]:
         tools = tools[0]["functionDeclarations"]
-    return len(tools)
+    rows = [tool.get("function") or tool for tool in tools]
+    if not rows or _answers_a_tool(body):
+        return []
+    if all(row["name"].startswith("weather") for row in rows):
+        return [("weather", args) for args in CITIES[: len(rows)]]
+    schemas = ("parameters", "input_schema", "parametersJsonSchema")
+    row = next((row for row in rows if json.dumps(row["name"]) in json.dumps(_choice(body))), rows[0])
+    return [(row["name"], instance(next((row[key] for key in schemas if key in row), {}), body))]
+
+
+def _choice(body: dict[str, Any]) -> Any:
+    return body.get("tool_choice") or body.get("toolConfig") or ""
+
+
+def _answers_a_tool(body: dict[str, Any]) -> bool:
+    """Whether the last turn is the result of a tool."""
+    last = (body.get("messages") or body.get("contents") or [{}])[-1]
+    text = json.dumps(last)
+    return last.get("role") == "tool" or '"tool_result"' in text or '"functionResponse"' in text
+
+
+def structured(body: dict[str, Any]) -> str | None:
+    """JSON for a request that asks for it."""
+    form = (body.get("response_format") or {}).get("json_schema")
+    config = (body.get("output_config") or {}).get("format")
+    generation = body.get("generationConfig") or {}
+    schema = (form or config or {}).get("schema") or generation.get("responseJsonSchema")
+    if schema is not None:
+        return json.dumps(CITY if set(schema.get("properties", ())) == {"city", "unit"} else instance(schema, body))
+    if body.get("response_format") or generation.get("responseMimeType"):
+        return json.dumps({"setup": "Why?", "punchline": "Because."})
+    return None
+
+
+def instance(schema: dict[str, Any], body: dict[str, Any], root: dict[str, Any] | None = None) -> Any:
+    """Something that fits a JSON schema; text is what the last turn puts in quotation marks."""
+    root = schema if root is None else root
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return instance((root.get("$defs") or root.get("definitions"))[name], body, root)
+    for key in ("anyOf", "oneOf", "allOf"):
+        if schema.get(key):
+            return instance(schema[key][0], body, root)
+    if schema.get("enum"):
+        return schema["enum"][0]
+    kind = schema.get("type", "object")
+    kind = kind[0] if isinstance(kind, list) else kind
+    if kind == "object":
+        return {name: instance(each, body, root) for name, each in (schema.get("properties") or {}).items()}
+    if kind == "array":
+        return [instance(schema.get("items") or {}, body, root)]
+    if kind == "string":
+        quoted = re.findall(
+            r"'([^']+)'", json.dumps((body.get("messages") or body.get("contents"))[-1], ensure_ascii=False)
+        )
+        return quoted[0] if quoted else "some words"
+    return {"integer": 3, "number": 3.5, "boolean": True}.get(kind)
 
 
 # ---- OpenAI with tools and faults ----
@@ -110,19 +170,20 @@ def openai(server: Fake, body: dict[str, Any], answer: Answer) -> None:
     if fault("openai", body.get("model", ""), answer):
         return
     model = body.get("model", "")
-    if not wants_tools(body) or _has_result(body):
+    wanted, data = calls_for(body), structured(body)
+    if not wanted:
         if body.get("stream") and "fault-stream" in model:
             _openai_broken(model, answer)
-        elif body.get("response_format"):
-            _openai_text(body, answer, json.dumps(CITY), "stop")
+        elif data is not None:
+            _openai_text(body, answer, data, "stop")
         elif ending(model):
             _openai_text(body, answer, OPENAI_TEXT, ENDINGS[ending(model)]["openai"])
         else:
             openai_plain(server, body, answer)
         return
     calls = [
-        {"id": f"call_{i}", "type": "function", "function": {"name": "weather", "arguments": json.dumps(args)}}
-        for i, args in enumerate(CITIES[: wants_tools(body)])
+        {"id": f"call_{i}", "type": "function", "function": {"name": name, "arguments": json.dumps(args)}}
+        for i, (name, args) in enumerate(wanted)
     ]
     if not body.get("stream"):
         choice = {"index": 0, "message": {"role": "assistant", "content": None, "tool_calls": calls}}
@@ -132,7 +193,7 @@ def openai(server: Fake, body: dict[str, Any], answer: Answer) -> None:
     answer.stream_head()
     answer.event(openai_chunk({"role": "assistant", "content": None}))
     for i, call in enumerate(calls):
-        head = {"index": i, "id": call["id"], "type": "function", "function": {"name": "weather", "arguments": ""}}
+        head = {"index": i, "id": call["id"], "type": "function", "function": {**call["function"], "arguments": ""}}
         answer.event(openai_chunk({"tool_calls": [head]}))
         text = call["function"]["arguments"]
         for piece in (text[:5], text[5:]):
@@ -156,11 +217,6 @@ def _openai_text(body: dict[str, Any], answer: Answer, text: str, finish: str) -
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
     whole = {"id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o", "usage": OPENAI_USAGE}
     answer.whole(200, {**whole, "choices": [choice]})
-
-
-def _has_result(body: dict[str, Any]) -> bool:
-    text = json.dumps(body)
-    return '"tool"' in text or "tool_result" in text or "functionResponse" in text
 
 
 def _openai_broken(model: str, answer: Answer) -> None:
@@ -190,18 +246,18 @@ def anthropic(server: Fake, body: dict[str, Any], answer: Answer) -> None:
     blocks: list[dict[str, Any]] = []
     if body.get("thinking", {}).get("type") == "enabled":
         blocks.append({"type": "thinking", "thinking": "hm, well", "signature": "sig-anthropic-1"})
-    count = 0 if _has_result(body) else wants_tools(body)
-    if count:
+    wanted, data = calls_for(body), structured(body)
+    if wanted:
         blocks += [
-            {"type": "tool_use", "id": f"toolu_{i}", "name": "weather", "input": args}
-            for i, args in enumerate(CITIES[:count])
+            {"type": "tool_use", "id": f"toolu_{i}", "name": name, "input": args}
+            for i, (name, args) in enumerate(wanted)
         ]
-    elif "output_config" in body and "format" in body["output_config"]:
-        blocks.append({"type": "text", "text": json.dumps(CITY)})
+    elif data is not None:
+        blocks.append({"type": "text", "text": data})
     else:
         blocks.append({"type": "text", "text": ANTHROPIC_TEXT})
     end = ending(body["model"])
-    reason = "tool_use" if count else ENDINGS[end]["anthropic"] if end else "end_turn"
+    reason = "tool_use" if wanted else ENDINGS[end]["anthropic"] if end else "end_turn"
     message = {
         "id": "msg_fake_1",
         "type": "message",
@@ -269,15 +325,15 @@ def gemini(server: Fake, body: dict[str, Any], answer: Answer) -> None:
         answer.whole(200, {"embeddings": [{"values": [9.0, 0.25]} for _ in body["requests"]]})
         return
     parts: list[dict[str, Any]] = []
-    count = 0 if _has_result(body) else wants_tools(body)
+    wanted, data = calls_for(body), structured(body)
     generation = body.get("generationConfig", {})
     if generation.get("thinkingConfig"):
         parts.append({"text": "gemini ponders", "thought": True})
-    if count:
-        parts += [{"functionCall": {"name": "weather", "args": args}} for args in CITIES[:count]]
-        parts[-count]["thoughtSignature"] = "c2lnLWdlbWluaQ=="
-    elif generation.get("responseJsonSchema"):
-        parts.append({"text": json.dumps(CITY)})
+    if wanted:
+        parts += [{"functionCall": {"name": name, "args": args}} for name, args in wanted]
+        parts[-len(wanted)]["thoughtSignature"] = "c2lnLWdlbWluaQ=="
+    elif data is not None:
+        parts.append({"text": data})
     else:
         parts.append({"text": GEMINI_TEXT})
     head = {"responseId": "gem-1", "modelVersion": model}

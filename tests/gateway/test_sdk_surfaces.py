@@ -192,6 +192,46 @@ def test_responses_with_parallel_tools(oai, dialect, stream):
     assert len({call.call_id for call in calls}) == 2
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_responses_tool_loop_keeps_geminis_signature(oai, matrix_site, stream):
+    """The SDK's own pattern: what came as output goes back as input."""
+    functions = [{"type": "function", "name": "weather", "parameters": SCHEMA}]
+    request = {"model": "gemini-3-model", "input": [{"role": "user", "content": "hi"}], "tools": functions}
+    if stream:
+        with oai.responses.stream(**request) as events:
+            for _ in events:
+                pass
+            answer = events.get_final_response()
+    else:
+        answer = oai.responses.create(**request)
+    (call,) = [item for item in answer.output if item.type == "function_call"]
+    history = [*request["input"], *(item.model_dump(exclude_none=True) for item in answer.output)]
+    for item in history[1:]:
+        item.pop("parsed_arguments", None)
+    history.append({"type": "function_call_output", "call_id": call.call_id, "output": "21"})
+    assert oai.responses.create(**{**request, "input": history}).output_text == TEXT["gemini"]
+    sent = matrix_site[1]["gemini"].seen[-1].json["contents"]
+    assert sent[1]["parts"][0]["thoughtSignature"] == "c2lnLWdlbWluaQ=="
+
+
+def test_reasoning_of_strangers_is_left_out_and_said(oai):
+    items = [
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAAA-of-another-provider"},
+        {"role": "user", "content": "hi"},
+    ]
+    raw = oai.responses.with_raw_response.create(model="gemini-model", input=items)
+    assert raw.headers["x-llmops-dropped"] == "input[0] (reasoning)"
+    items[0]["encrypted_content"] = "llmops.altered"
+    with pytest.raises(openai.BadRequestError):
+        oai.responses.create(model="gemini-model", input=items)
+
+
+def test_a_response_repeats_its_request(oai):
+    asked = {"temperature": 0.5, "instructions": "be brief", "max_output_tokens": 9, "metadata": {"a": "b"}}
+    answer = oai.responses.create(model="gemini-model", input="hi", **asked)
+    assert {name: getattr(answer, name) for name in asked} == asked
+
+
 FAULTS = [
     ("fault-400", 400, openai.BadRequestError),
     ("fault-404", 404, openai.NotFoundError),

@@ -17,9 +17,10 @@ from llmops.gateway.dialects import (
     openai_read,
     openai_stream,
     openai_write,
+    responses_read,
+    responses_write,
     triton,
 )
-from llmops.gateway.dialects import responses as responses_api
 from llmops.gateway.dialects.ir import Answer, Begin, Chat, Event, Fail, Finish
 from llmops.gateway.dialects.native import asked_usage
 from llmops.gateway.dialects.native_stream import MAX_EVENT_BYTES, too_large
@@ -33,13 +34,12 @@ from llmops.prices import Usage
 _READ: Final[dict[str, Callable[[dict[str, Any]], Chat]]] = {
     "chat": openai_read.read_request,
     "completions": completions.read_request,
-    "responses": responses_api.read_request,
+    "responses": responses_read.read_request,
     "messages": anthropic_read.read_request,
 }
 _WRITE_ANSWER: Final[dict[str, Callable[[Answer], dict[str, Any]]]] = {
     "chat": openai_write.write_response,
     "completions": completions.write_response,
-    "responses": responses_api.write_response,
     "messages": anthropic_write.write_response,
 }
 
@@ -117,6 +117,8 @@ class TranslatingCodec:
         usage = answer.usage
         if usage is None and self._surface.name == "messages":  # the field must be there: an estimate, not a zero
             answer.usage = Usage(max(1, ask.size // 4), max(1, len(body) // 4), estimated=True)
+        if self._surface.name == "responses":
+            return encode(responses_write.write_response(answer, ask.deep())), usage
         return encode(_WRITE_ANSWER[self._surface.name](answer)), usage
 
     def _read(self, raw: dict[str, Any]) -> Answer:
@@ -141,7 +143,7 @@ class TranslatingCodec:
         writers: dict[str, Callable[[], StreamWriter]] = {
             "chat": lambda: openai_stream.Writer(ask.model, include_usage=wants_usage),
             "completions": lambda: completions.Writer(ask.model, include_usage=wants_usage),
-            "responses": lambda: responses_api.Writer(ask.model),
+            "responses": lambda: responses_write.Writer(ask.model, ask.deep()),
             "messages": lambda: anthropic_stream.Writer(ask.model),
         }
         fill = estimate if self._surface.name == "messages" else None
