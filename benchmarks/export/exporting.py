@@ -1,7 +1,8 @@
-"""Export time and peak memory against calling torch.onnx.export directly: ``exporting.py MODEL_DIR [--task T] [--runs N]``.
+"""Export time and peak memory against calling torch.onnx.export directly: ``exporting.py MODEL_DIR [--dtype T] [--runs N]``.
 
 Both load the same checkpoint and write the same graph in a process of their own, in turn. Prints the ratio of the medians;
 the aim is at most 1.05 for both. The comparison after an export is not counted: calling torch directly compares nothing.
+The last line compares the measured peak with what the pre-flight asks for, and with the weights.
 """
 
 import argparse
@@ -15,9 +16,8 @@ from pathlib import Path
 DIRECT = """
 import json, resource, sys, time, warnings, torch, transformers
 from pathlib import Path
-sys.path.insert(0, sys.argv[4])
 warnings.simplefilter("ignore")
-model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32).eval()
+model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=getattr(torch, sys.argv[3])).eval()
 class Plain(torch.nn.Module):
     def __init__(self): super().__init__(); self.model = model
     def forward(self, input_ids, attention_mask, position_ids):
@@ -33,17 +33,17 @@ print(json.dumps({"export_s": time.monotonic() - began, "peak_rss_bytes": resour
 """
 
 
-def direct(model, out, threads):
-    done = subprocess.run([sys.executable, "-c", DIRECT, model, out / "model.onnx", "", ""], capture_output=True, text=True, check=True,
+def direct(model, out, threads, dtype):
+    done = subprocess.run([sys.executable, "-c", DIRECT, model, out / "model.onnx", dtype], capture_output=True, text=True, check=True,
                           env={"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "PATH": "/usr/bin:/bin", "HOME": str(Path.home())})  # fmt: skip
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def ours(model, out, threads):
+def ours(model, out, threads, dtype):
     from llmops.export.children import run_worker
     from llmops.progress import Silent
 
-    job = {"kind": "onnx-export", "model": str(model), "out": str(out), "task": "causal-lm", "dtype": "float32", "opset": None,
+    job = {"kind": "onnx-export", "model": str(model), "out": str(out), "task": "causal-lm", "dtype": dtype, "opset": None,
            "exporter": "dynamo", "pooling": None, "normalize": False, "threads": threads}  # fmt: skip
     return run_worker(job, out / "log", Silent(), threads=threads)
 
@@ -53,16 +53,26 @@ def main():
     parser.add_argument("model", type=Path)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
     found = {"direct": [], "llmops": []}
     for _ in range(options.runs):
         for name, call in (("direct", direct), ("llmops", ours)):
             with tempfile.TemporaryDirectory() as scratch:
-                found[name].append(call(options.model, Path(scratch), options.threads))
+                found[name].append(call(options.model, Path(scratch), options.threads, options.dtype))
     for key, unit, scale in (("export_s", "s", 1), ("peak_rss_bytes", "MiB", 2**20)):
         middle = {name: statistics.median(run[key] for run in runs) / scale for name, runs in found.items()}
         ratio = middle["llmops"] / middle["direct"]
         print(f"{key}: direct {middle['direct']:.1f} {unit}, llmops {middle['llmops']:.1f} {unit}, ratio {ratio:.3f}")
+    from llmops.checkpoint import read_model
+    from llmops.export.onnx.plan import RAM_BASE_BYTES, RAM_FACTOR
+    from llmops.export.onnx.spec import DTYPE_BYTES
+
+    weights = read_model(options.model).parameters * DTYPE_BYTES[options.dtype]
+    peak = max(run["peak_rss_bytes"] for run in found["llmops"])
+    asked = RAM_FACTOR * weights + RAM_BASE_BYTES
+    print(f"peak {peak / 2**20:.0f} MiB is {peak / weights:.2f} times the weights; the pre-flight asks for {asked / 2**20:.0f} MiB, "
+          f"{asked / peak:.2f} times the peak")  # fmt: skip
 
 
 if __name__ == "__main__":

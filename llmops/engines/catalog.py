@@ -100,9 +100,16 @@ ENGINES: Final[dict[str, EngineSpec]] = {
             purpose="NVIDIA Triton Inference Server with its Python backend",
             home="environment",
             distribution="nvidia-pytriton",
-            modules=("pytriton", "tritonclient"),
+            modules=("pytriton", "tritonclient", "onnxruntime", "tokenizers", "jinja2"),
             # With numpy 2 the server garbles string tensors.
-            install_cpu=("nvidia-pytriton==0.7.0", "numpy<2", "onnxruntime", "tokenizers", "jinja2", "tritonclient[grpc,http]"),
+            install_cpu=(
+                "nvidia-pytriton==0.7.0",
+                "numpy<2",
+                "onnxruntime",
+                "tokenizers",
+                "jinja2",
+                "tritonclient[grpc,http]",
+            ),
         ),
     )
 }

@@ -1,19 +1,23 @@
 """The real server's environment, and exports to serve."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def triton_python():
-    """The interpreter of the environment that ``llmops engines install triton`` makes."""
-    from llmops.engines import environment
+def triton_python(llmops, model_cache):
+    """The interpreter of Triton's environment, made by the command under test and kept between runs."""
+    root = Path(os.environ.get("LLMOPS_ENGINES_DIR") or model_cache / "engines")
+    result = llmops("engines", "install", "triton", "--json", env={"LLMOPS_ENGINES_DIR": str(root)}, timeout=900)
+    assert result.code == 0, result.stderr
+    from llmops.settings import settings
 
-    found = environment("triton")
-    if found.state != "ready":
-        pytest.skip("the real Triton server: llmops engines install triton")
-    return found.python
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMOPS_ENGINES_DIR", str(root))
+        settings.cache_clear()
+        yield Path(result.json["data"]["path"]) / "bin" / "python"
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,15 @@ CAUSES: Final = (
           "the input {1} has no shapes in profile {2}", "--min NAME:… --opt NAME:… --max NAME:… for every dynamic input",
           ExitCode.USAGE,
           "Error Code 4: API Usage Error (Dynamic input tensor input_ids is missing dimensions in profile 0. In validate at"),
-    Cause("trt-profile-invalid", r"(kOPT|kMIN|kMAX) (?:values|dimensions)[^.]*(?:violate|do not satisfy|profile)|(?i:invalid optimization profile)",
+    Cause("trt-profile-rank", r"input tensor (\S+) has (\d+) dimensions but profile",
+          "the input {1} has {2} dimensions in the graph, its profile has another number", "write its shapes with {2} numbers",
+          ExitCode.USAGE,
+          "Error Code 4: API Usage Error (Dynamic-shaped input tensor input_ids has 2 dimensions but profile 0 has 3 dimensions. In"),
+    Cause("trt-profile-order", r"(?i:invalid optimization profiles?)(?: for input tensors? ([^,\s]+))?",
+          "the profile's shapes are not in ascending order for the input {1}", "MIN <= OPT <= MAX in every dimension",
+          ExitCode.USAGE, "IOptimizationProfile::isValid: Error Code 4: API Usage Error (Invalid optimization profiles for input "
+          "tensors input_ids, please ensure that the optimization profiles satisfy MIN<=OPT<=MAX. In"),
+    Cause("trt-profile-invalid", r"(kOPT|kMIN|kMAX) (?:values|dimensions)[^.]*(?:violate|do not satisfy|profile)",
           "the {1} shapes of the profile contradict the graph", "every input must be consistent at min, at opt and at max: "
           "llmops build tensorrt --dry-run shows them", ExitCode.USAGE,
           "IBuilder::buildSerializedNetwork: Error Code 4: Internal Error (kOPT values for profile 0 violate shape constraints: "),
@@ -67,7 +75,8 @@ CAUSES: Final = (
     Cause("trt-no-cuda", r"CHECK\(status == CUDA_SUCCESS\) failed|cudaError 35|CUDA initialization failure with error: (\d+)|CUDA driver version is insufficient|no CUDA-capable device",
           "there is no usable GPU or NVIDIA driver on this machine", "build with --backend rtx, or use a machine with a GPU",
           ExitCode.MACHINE, "CUDA initialization failure with error: 35"),
-    Cause("trt-workspace", r"(?i)insufficient workspace|requested (?:amount of )?GPU memory|workspace.{0,40}(?:too small|insufficient)",
+    Cause("trt-workspace", r"(?i)insufficient workspace|within workspace limit|requested (?:amount of )?GPU memory|"
+          r"workspace.{0,40}(?:too small|insufficient)",
           "a layer needs more workspace than was allowed", "raise --workspace", ExitCode.MACHINE,
           "Tactic Device request: 23MB Available: 16MB. Device memory is insufficient to use tactic. insufficient workspace"),
     Cause("trt-out-of-memory", r"(?i)out of memory|OutOfMemory|cuMemAlloc|cudaErrorMemoryAllocation",
@@ -102,15 +111,20 @@ def explain(lines: Iterable[str], fallback: str, *, backend: str) -> LlmopsError
         for cause in CAUSES:
             match = re.search(cause.pattern, line)
             if match:
-                return _known(cause, match, said)
+                return _known(cause, match, said, backend)
     first = _first_sentence(said[0]) if said else fallback
     return LlmopsError(f"{backend}: {first}", "-vv shows its whole log", exit_code=ExitCode.OUTSIDE)
 
 
-def _known(cause: Cause, match: re.Match[str], lines: list[str]) -> LlmopsError:
+def _known(cause: Cause, match: re.Match[str], lines: list[str], backend: str) -> LlmopsError:
     groups = [group for group in match.groups() if group] + ["", ""]
-    text = cause.message.replace("{1}", groups[0] or _operator(lines)).replace("{2}", groups[1])
-    return LlmopsError(text.rstrip(": "), cause.hint, exit_code=cause.code)
+    text, hint = (
+        said.replace("{1}", groups[0] or _operator(lines)).replace("{2}", groups[1])
+        for said in (cause.message, cause.hint)
+    )
+    if cause.rule == "trt-no-cuda" and backend == "tensorrt_rtx":
+        hint = "leave out what needs one (--refit, --strip, --layer-info), or use a machine with a GPU"
+    return LlmopsError(text.rstrip(": "), hint, exit_code=cause.code)
 
 
 def _operator(lines: list[str]) -> str:
