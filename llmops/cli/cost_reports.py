@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +17,19 @@ Zone = Annotated[str, typer.Option("--time-zone", metavar="ZONE", help="Where da
 Prices = Annotated[Path | None, typer.Option("--prices", metavar="FILE", help="The site's own prices")]
 
 
+class Form(StrEnum):
+    """What a report is printed as."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    MD = "md"
+    HTML = "html"
+
+
 def register(cost: typer.Typer) -> None:
     """Add the commands to the group ``cost``."""
-    cost.command("report", epilog="Example: llmops cost report --since 7d --by model,day")(report_)
+    cost.command("report", epilog="Example: llmops cost report --since 7d --by model,day --format md")(report_)
     cost.command("forecast", epilog="Example: llmops cost forecast --budget 500")(forecast)
     cost.command("compare", epilog="Example: llmops cost compare gpt-4o llama-3.1-8b --input 900 --output 300")(compare)
     cost.command("choose", epilog="Example: llmops cost choose gpt-4o:3 llama-3.1-8b:1:local --tier 2 --left 0.01")(
@@ -37,6 +48,9 @@ def report_(
     against: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Compare local serving with this cloud price")
     ] = None,
+    form: Annotated[
+        Form, typer.Option("--format", metavar="FORM", help="On stdout: table, csv, json, md or html")
+    ] = Form.TABLE,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write every group as CSV")] = None,
     books: Books = None,
     prices: Prices = None,
@@ -54,7 +68,8 @@ def report_(
         "cost report",
         lambda _progress: package.cost_report(spec),
         package.view,
-        json=json,
+        printed=package.PRINTED.get(form.value),
+        json=json or form is Form.JSON,
         report=report,
         quiet=quiet,
         verbose=verbose,

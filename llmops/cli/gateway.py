@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command("run", epilog="Example: llmops gateway run --upstream http://127.0.0.1:8000/v1")(run)
     group.command("check", epilog="Example: llmops gateway check -c configs/gateway.yaml --live")(check)
+    group.command("alerts", epilog="Example: llmops gateway alerts -o alerts --cost 50 --check")(alerts)
     group.command("top", epilog="Example: llmops gateway top http://127.0.0.1:9090")(top)
     app.add_typer(group, name="gateway")
 
@@ -69,6 +70,36 @@ def check(
     output.run(
         "gateway check",
         lambda progress: package.check(config, live=live, progress=progress),
+        package.view,
+        json=json,
+        report=report,
+        quiet=quiet,
+        verbose=verbose,
+    )
+
+
+def alerts(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Write the files here")],
+    error_rate: Annotated[float, typer.Option(help="Share of 5xx answers over 5 minutes")] = 0.05,
+    p95_s: Annotated[float, typer.Option("--p95", metavar="SECONDS", help="95th percentile of the duration")] = 5.0,
+    cost: Annotated[float, typer.Option(metavar="USD", help="Spent in an hour, over all models")] = 100.0,
+    budget: Annotated[float, typer.Option(help="Share of any budget")] = 0.8,
+    check: Annotated[bool, typer.Option("--check", help="Let promtool check and test the rules")] = False,
+    dry_run: opt.DryRun = False,
+    json: opt.Json = False,
+    report: opt.ReportFiles = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Prometheus rules with their tests, and a Grafana dashboard, for the metrics that the gateway has"""
+    from llmops.cli import output
+    from llmops.gateway.alerting import write as package
+    from llmops.gateway.alerting.rules import Limits
+
+    spec = package.AlertsSpec(out, Limits(error_rate, p95_s, cost, budget), check, dry_run)
+    output.run(
+        "gateway alerts",
+        lambda progress: package.write_alerts(spec, progress),
         package.view,
         json=json,
         report=report,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from llmops.errors import ExitCode, LlmopsError, UsageError
 from llmops.findings import Report
@@ -55,6 +55,7 @@ def run(
     view: Callable[[R], Document],
     *,
     brief: Callable[[R], Document] | None = None,
+    printed: Callable[[R], str] | None = None,
     json: bool = False,
     report: list[Path] | None = None,
     quiet: bool = False,
@@ -67,6 +68,7 @@ def run(
         work: Called with a progress sink; returns the report.
         view: Pure function from the report to a document for people.
         brief: The same for the terminal, where the whole document is too long for one.
+        printed: What stdout gets instead of the terminal's table, where another text form was asked for.
         json: Print one JSON document instead of the table.
         report: Files to write, format by suffix.
         quiet: No progress.
@@ -75,18 +77,25 @@ def run(
     mode = Mode(verb, json, tuple(report or ()), quiet, verbose)
     _configure_logging(mode)
     _raise_on_signals()
-    raise SystemExit(int(_guarded(mode, work, view, brief or view)))
+    raise SystemExit(int(_guarded(mode, work, _Forms(view, brief or view, printed))))
 
 
-def _guarded(
-    mode: Mode, work: Callable[[Progress], R], view: Callable[[R], Document], brief: Callable[[R], Document]
-) -> ExitCode | int:
+@dataclass(frozen=True, slots=True)
+class _Forms(Generic[R]):
+    """How a report is shown: for people in files, for people here, or as some other text here."""
+
+    view: Callable[[R], Document]
+    brief: Callable[[R], Document]
+    printed: Callable[[R], str] | None
+
+
+def _guarded(mode: Mode, work: Callable[[Progress], R], forms: _Forms[R]) -> ExitCode | int:
     try:
         _refuse_unknown_report_suffix(mode.reports)
         with stdout_is_stderr() as stdout_fd:
             result = _with_progress(mode, work)
         with os.fdopen(os.dup(stdout_fd), "w", encoding="utf-8") as stdout:
-            _emit(mode, result, view(result), brief(result), stdout)
+            _emit(mode, result, forms, stdout)
         os.close(stdout_fd)
     except LlmopsError as error:
         return fail(mode, error)
@@ -136,15 +145,18 @@ def _with_progress(mode: Mode, work: Callable[[Progress], R]) -> R:
         return work(sink)
 
 
-def _emit(mode: Mode, report: Report, document: Document, brief: Document, stdout: Any) -> None:
+def _emit(mode: Mode, report: R, forms: _Forms[R], stdout: Any) -> None:
     from llmops.report import files, github
 
+    document = forms.view(report)
     if mode.json:
         stdout.write(mask(files.envelope(mode.verb, report)) + "\n")
+    elif forms.printed is not None:
+        stdout.write(mask(forms.printed(report)).rstrip("\n") + "\n")
     else:
         from llmops.report.terminal import render
 
-        stdout.write(mask(render(brief, color=_color(stdout), width=_width(stdout))))
+        stdout.write(mask(render(forms.brief(report), color=_color(stdout), width=_width(stdout))))
     stdout.flush()
     for path in mode.reports:
         files.write(path, mode.verb, report, document)

@@ -374,3 +374,20 @@ def test_the_commands(books, tmp_path):
     assert command("reconcile", tmp_path / "u.csv", "--books", books).returncode == 1
     few = command("forecast", "--books", books)
     assert few.returncode in (0, 6)
+
+
+def test_every_form_of_the_report_on_stdout(books):
+    def printed(form):
+        done = command("report", "--books", books, "--since", "2026-11-01", "--format", form)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    rows = list(csv.DictReader(printed("csv").splitlines()))
+    assert {row["model"]: row["cost_usd"] for row in rows}["gpt-4o"] == "0.007000000000"
+    assert json.loads(printed("json"))["data"]["total"]["requests"] == 5
+    assert "| gpt-4o | 3 |" in printed("md")
+    page = printed("html")
+    assert page.startswith("<!doctype html>")
+    assert "<svg" in page
+    assert "gpt-4o" in printed("table")
+    assert command("report", "--books", books, "--format", "pdf").returncode == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -15,6 +16,7 @@ from llmops.findings import Finding
 from llmops.gateway.money.books import Group, grouped, open_books, parse_dimensions, parse_moment, parse_zone
 from llmops.gateway.money.store import Store
 from llmops.prices import PriceSheet, price_book
+from llmops.report import html, markdown
 from llmops.report.document import Chart, Document, Series, Table, Text
 from llmops.report.files import write_whole
 from llmops.units import format_count, format_usd
@@ -143,6 +145,12 @@ def view(report: CostReport) -> Document:
     return Document("Cost", tuple(blocks), Text(verdict), (("from", report.since), ("to", report.until)))
 
 
+# Forms of the report on stdout, beside the terminal's table and the JSON document.
+PRINTED: Final[dict[str, Callable[[CostReport], str]]] = {
+    "csv": as_csv,
+    "md": lambda report: markdown.render(view(report)),
+    "html": lambda report: html.render(view(report)),
+}
 _NUMBERS: Final = (
     "requests",
     "errors",
