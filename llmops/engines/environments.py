@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from llmops.engines.catalog import EngineSpec, engine
+from llmops.engines.recipe import installed_version
 from llmops.errors import MachineError, UsageError
 from llmops.extras import available, install_hint
 from llmops.settings import settings
@@ -83,6 +84,18 @@ def interpreter(name: str, chosen: Path | None = None) -> Path:
         return found.python
     what = "is not installed" if found.state == "missing" else f"has a broken environment in {found.path}"
     raise MachineError(f"the engine {name} {what}", f"llmops engines install {name}")
+
+
+def engine_version(name: str, python: Path) -> str | None:
+    """The release of the engine itself behind an interpreter, such as ``0.32.0``; for Ray that of its vLLM.
+
+    Read from the names of installed metadata: no interpreter is started. None where it cannot be told.
+    """
+    spec = engine(name)
+    prefix = python.parent.parent
+    names = [each for each in (spec.alias, spec.core, spec.distribution) if each]
+    found = next(filter(None, (installed_version(prefix, each) for each in names)), None)
+    return found.partition("+")[0] if found else None
 
 
 def _executable(path: Path, name: str) -> Path:

@@ -77,6 +77,10 @@ def install(
     if spec.home == "base":
         raise UsageError(f"the engine {name} runs beside llmops itself", f"pip install 'llmops[{spec.extra}]'")
     cuda = variant == "cuda" or (variant == "auto" and has_cuda_gpu())
+    if spec.needs_gpu and not cuda:
+        raise MachineError(
+            f"the engine {name} runs on NVIDIA GPUs only, and none is here", "--variant cuda, to install it anyway"
+        )
     tool = _installer(installer)
     there = environment(name)
     steps = recipe.steps(spec, there.path, requirements(spec, cuda=cuda), tool, cuda=cuda)

@@ -56,17 +56,19 @@ def steps(
 ) -> tuple[Step, ...]:
     """All steps for one environment. On CUDA machines nothing is skipped: there the published builds are the right ones."""
     skip = () if cuda else spec.skip
+    also = () if cuda else spec.also_cpu
     python = path / "bin" / "python"
     make = _command("making the environment", (sys.executable, "-m", "venv", "--clear", str(path)))
     if installer == "uv":
-        install = _with_uv(path, python, requirements, skip)
+        install = _with_uv(path, python, (*requirements, *also), skip)
     elif skip:
         install = _with_pip_leaving_out(spec, path, python, requirements, skip)
     else:
-        install = (_command(f"installing {requirements[0]}", (*_pip(python), "install", *requirements)),)
+        everything = (*requirements, *also)
+        install = (_command(f"installing {requirements[0]}", (*_pip(python), "install", *everything)),)
     alias: tuple[Step, ...] = ()
     if spec.alias and not cuda:
-        act = partial(write_alias, path, spec.alias, spec.distribution)
+        act = partial(write_alias, path, spec.alias, spec.core or spec.distribution)
         alias = (Step("naming the engine as it names itself", f"# metadata for {spec.alias!r}", act=act),)
     return (make, *install, *alias)
 
@@ -85,12 +87,12 @@ def _with_pip_leaving_out(
     """With pip, which cannot override a dependency, the engine goes in alone, then its other requirements, while placeholders
     make pip believe that the skipped ones are there for those who ask for them further down.
     """
-    listed = path / "requirements.txt"
+    listed, core = path / "requirements.txt", spec.core or spec.distribution
     return (
         _command(f"installing {requirements[0]} alone", (*_pip(python), "install", "--no-deps", *requirements)),
-        _command("reading what it needs", (str(python), "-c", _REMAINING, spec.distribution, str(listed), *skip)),
+        _command("reading what it needs", (str(python), "-c", _REMAINING, core, str(listed), *skip)),
         Step("holding the places of what is left out", f"# without {', '.join(skip)}", act=partial(hold, path, skip)),
-        _command("installing what it needs (minutes)", (*_pip(python), "install", "-r", str(listed))),
+        _command("installing what it needs (minutes)", (*_pip(python), "install", "-r", str(listed), *spec.also_cpu)),
         Step("freeing those places", "# placeholders removed", act=partial(free, path, skip)),
     )
 

@@ -187,7 +187,7 @@ def test_every_engine_is_complete_data():
     for name, spec in catalog.ENGINES.items():
         assert spec.name == name
         assert spec.modules
-        assert (spec.home == "environment") == bool(spec.install_cpu)
+        assert (spec.home == "environment") == bool(spec.install_cpu or spec.needs_gpu)
         assert (spec.home == "base") == bool(spec.extra)
 
 
