@@ -16,8 +16,11 @@ import msgspec
 
 from llmops.planning.readback import BootMemory
 from llmops.planning.types import ModelPlan
+from llmops.settings import settings
 
 _KEEP: Final = 500
+# Stands for a GPU's name where there is none.
+CPU: Final = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +44,22 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """GiB of one device as an engine logged them."""
+    """GiB of one device as an engine logged them; on the CPU ``non_torch_gib`` is what a start took beside the weights.
+
+    Attributes:
+        cudagraph_gib: None where the log does not say; a plan then keeps its own estimate.
+    """
 
     key: Key
     weights_gib: float
     activation_gib: float
     non_torch_gib: float
     cudagraph_gib: float | None
+
+
+def on_cpu(engine: str, version: str | None) -> str:
+    """Engines are told apart on the CPU, where there are several."""
+    return f"{engine} {version or ''}".strip()
 
 
 def key_of(plan: ModelPlan, *, size_bytes: int, gpu: str, engine_version: str) -> Key:
@@ -69,17 +81,34 @@ def key_of(plan: ModelPlan, *, size_bytes: int, gpu: str, engine_version: str) -
     )
 
 
-def measurement(key: Key, boot: BootMemory) -> Measured | None:
-    """A measurement from a start's log; None when the log lacks a term."""
-    if boot.weights_gib is None or boot.activation_gib is None or boot.non_torch_gib is None:
+def measurement(key: Key, boot: BootMemory, plan: ModelPlan | None = None) -> Measured | None:
+    """A measurement from a start's log; None when the log lacks a term.
+
+    Only debug logs name every term. Others name the weights and the cache, and what lies between them and the budget is
+    then known as a sum: with ``plan``, its split of that sum is kept and the rest of it counted as activation.
+    """
+    if boot.weights_gib is None:
         return None
-    return Measured(key, boot.weights_gib, boot.activation_gib, boot.non_torch_gib, boot.cudagraph_gib)
+    if boot.activation_gib is not None and boot.non_torch_gib is not None:
+        return Measured(key, boot.weights_gib, boot.activation_gib, boot.non_torch_gib, boot.cudagraph_gib)
+    if plan is None or not plan.gpus or boot.kv_cache_gib is None:
+        return None
+    memory = plan.memory
+    planned_rest = memory.weights_gib + memory.kv_cache_gib + memory.activation_gib
+    others = memory.budget_gib - planned_rest  # non-torch memory, and graphs where this engine subtracts them
+    activation = memory.budget_gib - boot.weights_gib - boot.kv_cache_gib - others
+    return Measured(key, boot.weights_gib, max(0.0, activation), memory.non_torch_gib, None)
+
+
+def cpu_measurement(key: Key, plan: ModelPlan, taken_gib: float) -> Measured:
+    """What a start on the CPU took of main memory, as the engine's own beside the weights."""
+    weights = plan.memory.weights_gib
+    return Measured(key, weights, 0.0, round(max(0.1, taken_gib - weights), 3), None)
 
 
 def default_path() -> Path:
-    """Where this machine's measurements are kept: below XDG_STATE_HOME."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "llmops" / "calibration.jsonl"
+    """Where this machine's measurements are kept: in the state directory."""
+    return settings().state_dir / "calibration.jsonl"
 
 
 def load(path: Path) -> tuple[Measured, ...]:
@@ -98,10 +127,13 @@ def load(path: Path) -> tuple[Measured, ...]:
 
 
 def record(path: Path, measured: Measured) -> None:
-    """Add a measurement; it replaces an older one of the same key. Written whole or not at all."""
+    """Add a measurement; it replaces an older one of the same key. Written whole or not at all.
+
+    Two starts at the same moment may lose one of their measurements; the next start of it measures again.
+    """
     kept = [old for old in load(path) if old.key != measured.key][-_KEEP + 1 :]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_bytes(b"".join(msgspec.json.encode(item) + b"\n" for item in (*kept, measured)))
     partial.replace(path)
 

@@ -8,15 +8,18 @@ from llmops.checkpoint.facts import ModelFacts
 from llmops.hardware.host import Gpu
 from llmops.planning.coefficients import (
     BF16_FLOOR,
+    DEFAULT_VERSION,
     ENGINE_FLOOR,
     FP8_KV_FLOOR,
     Coefficients,
+    Version,
     capability_floor,
     parse_version,
 )
 from llmops.planning.types import PlanSpec
 
 _LARGE_GPU_GIB = 70.0
+_HUGE_GPU_GIB = 160.0
 # Methods that the engine applies to a plain checkpoint while it loads it.
 ONLINE = ("fp8", "bitsandbytes")
 
@@ -91,13 +94,15 @@ def choose_kv_dtype(facts: ModelFacts, spec: PlanSpec, gpu: Gpu) -> Choice:
 
 
 def default_batched_tokens(spec: PlanSpec, gpu: Gpu, row: Coefficients, max_model_len: int) -> int:
-    """The default of vLLM's API server: 8192 on GPUs of 70 GiB and more except the A100, else 2048."""
+    """The default of vLLM's API server: 8192 on large GPUs, 16384 from 160 GiB and 0.28 on, else 2048."""
     if spec.max_num_batched_tokens:
         return spec.max_num_batched_tokens
     if row.profile_whole_context:
         # Engine V0 computes a prompt at once; beyond 32768 tokens in pieces, where the card's kernels can.
         in_pieces = max_model_len > 32768 and (gpu.compute_capability or (8, 0)) >= (8, 0)
         return 2048 if in_pieces else max(max_model_len, 2048)
+    if gpu.total_gib >= _HUGE_GPU_GIB and _version(spec) >= (0, 28, 0):
+        return 16384
     return 8192 if is_large(gpu, spec) else 2048
 
 
@@ -109,9 +114,15 @@ def default_num_seqs(spec: PlanSpec, gpu: Gpu, row: Coefficients) -> int:
 
 
 def is_large(gpu: Gpu, spec: PlanSpec) -> bool:
-    """Whether vLLM takes this card for a large one. A100s count as small since 0.10."""
-    version = parse_version(spec.engine_version) if spec.engine_version else (99, 0, 0)
-    return gpu.total_gib >= _LARGE_GPU_GIB and not ("a100" in gpu.name.lower() and version >= (0, 10, 0))
+    """Whether vLLM takes this card for a large one: 70 GiB and more, but no A100; H100 and H200 by name before 0.9."""
+    name = gpu.name.lower()
+    if _version(spec) < (0, 9, 0):
+        return "h100" in name or "h200" in name
+    return gpu.total_gib >= _LARGE_GPU_GIB and "a100" not in name
+
+
+def _version(spec: PlanSpec) -> Version:
+    return parse_version(spec.engine_version or DEFAULT_VERSION)
 
 
 def _dotted(capability: tuple[int, int] | None) -> str:

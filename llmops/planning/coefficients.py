@@ -16,6 +16,7 @@ Version = tuple[int, int, int]
 # Planned for when the user names no version: the newest row that logs confirm.
 DEFAULT_VERSION: Final = "0.19.0"
 NEWEST_CHECKED: Final = (0, 19, 0)
+_V0_REMOVED: Final = (0, 11, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,10 @@ _ROWS: Final = (
     Coefficients(
         (0, 0, 0), 36.4, (3, 3, 0.0), False, (0.16, 0.55, 0.16), (0.5, 0.7), graphs_subtracted=False, profile_whole_context=True,
         default_utilization=0.9, large_gpu_seqs=256, derived_tokens=False,
-        source="vLLM 0.6-0.8 (engine V0): peaks at two contexts on RTX 3090 (issue 10517), H100 logs",
+        source="vLLM 0.6-0.7 (engine V0): peaks at two contexts on RTX 3090 (issue 10517), H100 logs",
     ),
     Coefficients(
-        (0, 8, 5), 36.4, (4, 3, 0.1), False, (0.13, 0.55, 0.13), (0.5, 1.0), graphs_subtracted=False, profile_whole_context=False,
+        (0, 8, 0), 36.4, (4, 3, 0.1), False, (0.13, 0.55, 0.13), (0.5, 1.0), graphs_subtracted=False, profile_whole_context=False,
         default_utilization=0.9, large_gpu_seqs=1024, derived_tokens=False,
         source="vLLM 0.11.0 start-up logs on H100, 5 models",
     ),
@@ -75,14 +76,18 @@ _ROWS: Final = (
 )  # fmt: skip
 
 
-def coefficients(version: str | None) -> Coefficients:
+def coefficients(version: str | None, capability: tuple[int, int] | None = None) -> Coefficients:
     """The row for an engine version such as ``0.19.0``, ``v0.11`` or ``0.8 V0``.
+
+    Cards older than ``capability`` 8.0 kept engine V0 until 0.11, which removed it.
 
     Raises:
         UsageError: The text is no version.
     """
     wanted = parse_version(version or DEFAULT_VERSION)
     row = max((row for row in _ROWS if row.since <= wanted), key=lambda row: row.since)
+    if capability is not None and capability < BF16_FLOOR and wanted < _V0_REMOVED:
+        return _ROWS[0]
     if version and re.search(r"\bV0\b", version):
         return _ROWS[0]
     if version and re.search(r"\bV1\b", version) and row is _ROWS[0]:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmops.checkpoint.reader import read_model
+from llmops.engines import engine_version, environment
 from llmops.errors import UsageError
 from llmops.findings import Finding
 from llmops.hardware.report import choose_host
@@ -68,8 +69,16 @@ def make_plan(
     spec = make_spec({**options, "loras": adapters, "max_lora_rank": rank})
     facts = [read_model(path) for path in models]
     host = choose_host(host_file, gpu)
+    if host.source == "detected" and spec.engine_version is None:
+        spec = spec.model_copy(update={"engine_version": _installed_vllm()})
     measured = calibration.load(calibration.default_path()) if host.source == "detected" else ()
     return PlanReport(plan(spec, facts, host, measured=measured), explain)
+
+
+def _installed_vllm() -> str | None:
+    """The release in vLLM's environment of this machine: its memory rules are the ones that will hold."""
+    there = environment("vllm")
+    return engine_version("vllm", there.python) if there.state == "ready" else None
 
 
 def make_spec(options: dict[str, Any]) -> PlanSpec:

@@ -10,6 +10,7 @@ from llmops.checkpoint.facts import ModelFacts
 from llmops.errors import UsageError
 from llmops.hardware.host import Host
 from llmops.planning import cache as kv
+from llmops.planning import calibration
 from llmops.planning.argv import VllmFlags, vllm_argv, vllm_cpu_env
 from llmops.planning.limits import BLOCK_TOKENS, next_lora_rank
 from llmops.planning.memory import FLOAT_BYTES, total_weight_bytes
@@ -27,6 +28,7 @@ _VLLM_BLOCK = 128
 _RESERVE = 0.10
 _COMFORTABLE_CONTEXT = 4096
 _DEFAULT_SEQS = 8
+_DEFAULT_BATCHED = 512
 
 
 def choose_cpu_engine(facts: ModelFacts, spec: PlanSpec) -> tuple[EngineName, str]:
@@ -45,7 +47,15 @@ def choose_cpu_engine(facts: ModelFacts, spec: PlanSpec) -> tuple[EngineName, st
     return "transformers", "there is no GPU to use"
 
 
-def plan_on_cpu(facts: ModelFacts, spec: PlanSpec, host: Host, *, port: int, memory_share: float = 1.0) -> ModelPlan:
+def plan_on_cpu(
+    facts: ModelFacts,
+    spec: PlanSpec,
+    host: Host,
+    *,
+    port: int,
+    memory_share: float = 1.0,
+    measured: tuple[calibration.Measured, ...] = (),
+) -> ModelPlan:
     """Plan one model on the CPU with a cache of bounded size.
 
     Args:
@@ -54,6 +64,7 @@ def plan_on_cpu(facts: ModelFacts, spec: PlanSpec, host: Host, *, port: int, mem
         host: The machine.
         port: Of the first replica.
         memory_share: How much of the free memory this model may use when several share it.
+        measured: Earlier starts on this machine.
 
     Raises:
         UsageError: The engine cannot serve this model.
@@ -71,7 +82,9 @@ def plan_on_cpu(facts: ModelFacts, spec: PlanSpec, host: Host, *, port: int, mem
     )
     free = host.memory.available_bytes / GIB * memory_share
     weights = _weights_gib(facts, spec, dtype, engine)
-    room = free * (1 - _RESERVE) - weights - _OVERHEAD_GIB[engine]
+    key = _key(facts, spec, engine, dtype=dtype, seqs=seqs)
+    overhead = _overhead(engine, calibration.find(measured, key))
+    room = free * (1 - _RESERVE) - weights - overhead.gib
     one = kv.request_bytes(cache, length, length) / GIB
     wanted = spec.kv_cache_gib or _wanted_cache_gib(engine, one, seqs, cache, spec)
     if engine == "vllm":
@@ -83,14 +96,14 @@ def plan_on_cpu(facts: ModelFacts, spec: PlanSpec, host: Host, *, port: int, mem
     need = max(kv.request_bytes(cache, length, length) / GIB, 1.0 if engine == "vllm" else 0.0)
     shortfall = max(0.0, max(need, given if spec.kv_cache_gib is not None else 0.0) - room)
     threads = spec.threads or host.cpu.free
-    memory = _memory(facts, _Shares(free, weights, _OVERHEAD_GIB[engine], given), cache, engine)
+    memory = _memory(facts, _Shares(free, weights, overhead, given), cache, engine)
     name = spec.served_name or facts.name
     pool = max(0.0, given) * GIB
     return ModelPlan(
         name=name, path=str(facts.path), engine=engine, engine_version=spec.engine_version, gpus=(), tensor_parallel=1,
         pipeline_parallel=1, replicas=1, dtype=dtype,
         quantization=facts.quantization.method if facts.quantization else None, kv_cache_dtype="auto",
-        max_model_len=length, max_num_seqs=seqs, max_num_batched_tokens=spec.max_num_batched_tokens or 512,
+        max_model_len=length, max_num_seqs=seqs, max_num_batched_tokens=spec.max_num_batched_tokens or _DEFAULT_BATCHED,
         gpu_memory_utilization=None, enforce_eager=engine == "vllm", kv_tokens=kv.tokens_in(pool, cache, length, length, derived=engine == "vllm"),
         max_concurrency=round(kv.concurrency(pool, cache, length, length), 2),
         typical_concurrency=round(kv.concurrency(pool, cache, min(spec.average_tokens, length), length), 1),
@@ -152,13 +165,46 @@ def _wanted_cache_gib(engine: str, one_gib: float, seqs: int, cache: kv.CacheLay
     return max(one_gib, min(one_gib * seqs, typical * seqs))
 
 
+def _key(facts: ModelFacts, spec: PlanSpec, engine: str, *, dtype: str, seqs: int) -> calibration.Key:
+    """As ``calibration.key_of`` makes it from the plan; the same start has the same one."""
+    return calibration.Key(
+        model=spec.served_name or facts.name,
+        size_bytes=facts.size_bytes,
+        engine_version=calibration.on_cpu(engine, spec.engine_version),
+        gpu=calibration.CPU,
+        tensor_parallel=1,
+        pipeline_parallel=1,
+        dtype=dtype,
+        kv_cache_dtype="auto",
+        quantization=facts.quantization.method if facts.quantization else None,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=spec.max_num_batched_tokens or _DEFAULT_BATCHED,
+        enforce_eager=engine == "vllm",
+        loras=len(spec.loras),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Overhead:
+    """Memory of the engine itself, and how it is known."""
+
+    gib: float
+    source: str
+
+
+def _overhead(engine: str, measured: calibration.Measured | None) -> _Overhead:
+    if measured is None:
+        return _Overhead(_OVERHEAD_GIB[engine], "measured with a small model")
+    return _Overhead(measured.non_torch_gib, "measured on this machine")
+
+
 @dataclass(frozen=True, slots=True)
 class _Shares:
     """Main memory divided, in GiB."""
 
     free: float
     weights: float
-    overhead: float
+    overhead: _Overhead
     cache: float
 
 
@@ -167,7 +213,7 @@ def _memory(facts: ModelFacts, shares: _Shares, cache: kv.CacheLayout, engine: s
     terms = (
         Term("free memory", shares.free, "GiB", "available within the cgroup limit", "this machine"),
         Term("weights", shares.weights, "GiB", "all tensors in the serving type", where),
-        Term("overhead", shares.overhead, "GiB", f"{engine}'s own memory", "measured with a small model"),
+        Term("overhead", shares.overhead.gib, "GiB", f"{engine}'s own memory", shares.overhead.source),
         Term("reserve", shares.free * _RESERVE, "GiB", f"{_RESERVE:.0%} of free memory left alone", "choice"),
         Term("KV cache", shares.cache, "GiB", "what the requests need, within the rest", "bounded by the plan"),
         Term("KV bytes a token", cache.bytes_per_token, "B", cache.formula, "the cache's layout"),
@@ -177,7 +223,7 @@ def _memory(facts: ModelFacts, shares: _Shares, cache: kv.CacheLayout, engine: s
         budget_gib=round(shares.free * (1 - _RESERVE), 4),
         weights_gib=round(shares.weights, 4),
         activation_gib=0.0,
-        non_torch_gib=shares.overhead,
+        non_torch_gib=shares.overhead.gib,
         cudagraph_gib=0.0,
         kv_cache_gib=round(shares.cache, 4),
         kv_bytes_per_token=round(cache.bytes_per_token),

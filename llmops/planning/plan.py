@@ -34,7 +34,7 @@ def plan(spec: PlanSpec, models: Sequence[ModelFacts], host: Host, *, measured: 
     specs = [_spec_for(spec, facts) for facts in models]
     _check_names(specs, models)
     plans = _plans(specs, list(models), host, measured)
-    findings = (*_about(host, plans), *(finding for one in plans for finding in _findings(one)))
+    findings = (*_about(host, plans), *(finding for one in plans for finding in findings_of_plan(one)))
     return ServePlan(tuple(plans), host.name, all(one.fits for one in plans), findings)
 
 
@@ -51,7 +51,7 @@ def _plans(
         if gpu:
             one = plan_on_gpus(facts, spec, host, shares.pop(0), port=port, measured=measured)
         else:
-            one = plan_on_cpu(facts, spec, host, port=port, memory_share=1 / cpu_count)
+            one = plan_on_cpu(facts, spec, host, port=port, memory_share=1 / cpu_count, measured=measured)
         plans.append(one)
         port += len(one.ports)
     return plans
@@ -101,7 +101,8 @@ def _about(host: Host, plans: list[ModelPlan]) -> list[Finding]:
     return [replace(finding, severity="warning") for finding in (*broken, *small)]
 
 
-def _findings(one: ModelPlan) -> list[Finding]:
+def findings_of_plan(one: ModelPlan) -> list[Finding]:
+    """That a plan does not fit, or holds too few requests."""
     if one.shortfall_gib is not None:
         where = f"each of {len(one.gpus)} GPU(s)" if one.gpus else "main memory"
         message = f"{one.name} does not fit: {where} lacks {one.shortfall_gib:.2f} GiB for {one.max_model_len} tokens"

@@ -25,7 +25,7 @@ _PATTERNS: Final[dict[str, tuple[str, ...]]] = {
                       rf"non-torch forward increase memory\D*{_NUMBER}"),
     "cudagraph_gib": (rf"CUDA graph pool memory: {_NUMBER} GiB", rf"Graph capturing finished in \d+ secs?, took {_NUMBER} GiB"),
     "kv_cache_gib": (rf"Available KV cache memory: {_NUMBER} GiB", rf"reserved for KV Cache is {_NUMBER}\s*GiB"),
-    "kv_tokens": (rf"KV cache size: {_NUMBER} tokens",),
+    "kv_tokens": (rf"KV cache size: {_NUMBER} tokens", rf"KV cache holds {_NUMBER} tokens"),
     "max_concurrency": (rf"Maximum concurrency for [\d,]+ tokens per request: {_NUMBER}x",),
 }  # fmt: skip
 

@@ -16,14 +16,15 @@ def view(report: PlanReport) -> Document:
     for plan in report.plan.models:
         if several:
             blocks.append(Heading(plan.name))
-        blocks += _model(plan, explain=report.explain)
+        blocks += view_model(plan, explain=report.explain)
     blocks += [Text(f"{f.severity}: {f.message}", "bad" if f.severity == "error" else "warn") for f in report.findings]
     title = f"plan for {report.plan.host}" if several else f"{report.plan.models[0].name} on {report.plan.host}"
     verdict = Text("fits", "good") if report.ok else Text("does not fit", "bad")
     return Document(title, tuple(blocks), verdict)
 
 
-def _model(plan: ModelPlan, *, explain: bool) -> list[Block]:
+def view_model(plan: ModelPlan, *, explain: bool) -> list[Block]:
+    """One model of a plan."""
     blocks: list[Block] = [Facts(tuple((label, text) for label, text in _rows(plan) if text))]
     if explain:
         rows = tuple((term.name, _value(term), term.formula, term.source) for term in plan.memory.terms)
