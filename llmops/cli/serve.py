@@ -29,9 +29,11 @@ def serve(
         Path | None, typer.Option("--config", "-c", metavar="FILE", help="Several models: see docs/serve.md")
     ] = None,
     engine: Annotated[
-        Literal["auto", "llamacpp", "transformers", "vllm", "triton"],
+        Literal["auto", "llamacpp", "transformers", "vllm", "triton", "ray", "trtllm"],
         typer.Option(
-            metavar="ENGINE", show_default=False, help="llamacpp, transformers, vllm, triton; default: fitting"
+            metavar="ENGINE",
+            show_default=False,
+            help="llamacpp, transformers, vllm, triton, ray, trtllm; default: fitting",
         ),
     ] = "auto",
     name: Annotated[str | None, typer.Option(help="The model name that clients use")] = None,
@@ -53,6 +55,7 @@ def serve(
     chat_template: Annotated[Path | None, typer.Option(metavar="FILE", help="Instead of the model's own")] = None,
     engine_python: Annotated[Path | None, typer.Option(metavar="PYTHON", help="Interpreter of the engine")] = None,
     api_key_env: Annotated[str | None, typer.Option(metavar="VAR", help="Variable with the clients' key")] = None,
+    replicas: Annotated[int | None, typer.Option(metavar="N", help="Copies of the model; ray")] = None,
     ready_timeout: Annotated[float | None, typer.Option(metavar="S", hidden=True)] = None,
     ready_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Written when requests can be sent")] = None,
     heal: Annotated[
@@ -121,6 +124,7 @@ def serve(
         "chat_template": chat_template,
         "engine_python": engine_python,
         "api_key_env": api_key_env,
+        "replicas": replicas,
         "ready_timeout_s": ready_timeout,
         "log": log,
         "extra": tuple(context.args),

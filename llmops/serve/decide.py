@@ -7,27 +7,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmops.checkpoint import ModelFacts, read_model
-from llmops.engines import interpreter
+from llmops.engines import engine_version, interpreter
 from llmops.errors import UsageError
 from llmops.findings import Finding
 from llmops.hardware.host import Host
-from llmops.planning.types import EngineName, ModelPlan
+from llmops.planning.types import ModelPlan
 from llmops.serve.choose import Choice, choose_engine
 from llmops.serve.launch import Launch, launch
-from llmops.serve.preflight import check_files, free_port, largest_rank
+from llmops.serve.preflight import check_files, check_options, free_port, largest_rank
 from llmops.serve.sizing import Wanted, size
-from llmops.serve.spec import ServeSpec
+from llmops.serve.spec import Engine, ServeSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Everything that is settled before the launch."""
+    """Everything that is settled before the launch.
+
+    Attributes:
+        gpu: Name of the cards that it runs on; None on the CPU.
+    """
 
     facts: ModelFacts
     choice: Choice
     plan: ModelPlan
     python: Path
     launch: Launch
+    gpu: str | None = None
 
     @property
     def plan_findings(self) -> tuple[Finding, ...]:
@@ -38,7 +43,7 @@ class Decision:
         return ()
 
     @property
-    def engine(self) -> EngineName:
+    def engine(self) -> Engine:
         """The engine's name."""
         return self.choice.engine
 
@@ -65,8 +70,7 @@ def decide_all(specs: Sequence[ServeSpec], host: Host) -> tuple[Decision, ...]:
         spec = given
         facts = _facts(spec)
         choice = choose_engine(facts, spec.engine, gpus=len(host.usable_gpus))
-        if spec.loras and choice.engine != "vllm":
-            raise UsageError(f"the engine {choice.engine} serves no LoRA adapters", "--engine vllm")
+        check_options(spec, choice.engine)
         check_files(spec, facts)
         if spec.loras and spec.max_lora_rank is None:
             spec = _absolute_adapters(spec.model_copy(update={"max_lora_rank": largest_rank(spec.loras)}))
@@ -74,13 +78,18 @@ def decide_all(specs: Sequence[ServeSpec], host: Host) -> tuple[Decision, ...]:
         ports.append(_port(spec, ports))
         models.append((spec, facts, choice, python))
     wanted = [
-        Wanted(spec, facts, choice.engine, port) for (spec, facts, choice, _), port in zip(models, ports, strict=True)
+        Wanted(spec, facts, choice.engine, port, engine_version(choice.engine, python))
+        for (spec, facts, choice, python), port in zip(models, ports, strict=True)
     ]
     plans = size(wanted, host)
     return tuple(
-        Decision(facts, choice, plan, python, launch(spec, facts, plan, python, port))
+        Decision(facts, choice, plan, python, launch(spec, facts, plan, python, port, engine=choice.engine), _card(host, plan))
         for (spec, facts, choice, python), plan, port in zip(models, plans, ports, strict=True)
     )
+
+
+def _card(host: Host, plan: ModelPlan) -> str | None:
+    return next((gpu.name for gpu in host.gpus if gpu.index in plan.gpus), None)
 
 
 def _absolute_adapters(spec: ServeSpec) -> ServeSpec:

@@ -21,6 +21,7 @@ from llmops.process import tail
 from llmops.progress import Progress
 from llmops.serve import registry
 from llmops.serve.decide import decide
+from llmops.serve.launch import health_path
 from llmops.serve.ready import request
 from llmops.serve.registry import Server
 from llmops.serve.spec import ServeSpec
@@ -210,7 +211,7 @@ def _row(server: Server) -> Row:
         return Row(server.name, "dead", "-", "-", "-", 0, 0.0, str(server.file.with_suffix(".err")))
     state = "dead"
     if server.alive:
-        path = "/v2/health/ready" if entry.engine == "triton" else "/health"
+        path = health_path(entry.engine)
         state = "ready" if request(entry.url, "GET", path, key=None, timeout_s=3)[0] == 200 else "unhealthy"
     up_s = round(time.time() - entry.ready_at, 1) if server.alive else 0.0
     return Row(server.name, state, entry.url, entry.model, entry.engine, entry.serve_pid, up_s, entry.log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from llmops.report.files import write_whole
 from llmops.serve.decide import Decision, decide_all
 from llmops.serve.explain import EngineFailedError
 from llmops.serve.fleet_spec import read_fleet
+from llmops.serve.freed import wait_until_freed
 from llmops.serve.heal import MOST_HEALS
 from llmops.serve.registry import encode_fleet
 from llmops.serve.running import RunningServer, start
@@ -132,6 +134,7 @@ def _mend(slots: list[Slot], outer: ExitStack, progress: Progress, heals: int) -
         progress.note(f"{slot.server.model_name}: {error.message}; starting again ({restarts} of {heals})")
         slot.stack.close()
         time.sleep(RESTART_WAIT_S * 2 ** (restarts - 1))
+        wait_until_freed(slot.server.decision.plan, progress)
         spec = slot.server.spec.model_copy(update={"port": slot.server.port})
         slots[index] = _enter(outer, spec, progress, heals)
         slots[index].restarts = restarts
@@ -147,12 +150,21 @@ def _announce(slots: list[Slot], progress: Progress, ready_file: Path | None, ga
         write_whole(ready_file, encode_fleet([(one.model_name, one.url, str(one.log_path)) for one in servers]))
 
 
-def gateway_config(servers: list[RunningServer]) -> dict[str, Any]:
-    """A gateway that routes each model's name to its server. Pure."""
-    return {
-        "providers": {one.model_name: {"base_url": f"{one.url}/v1", "local": True} for one in servers},
-        "routes": [
-            {"match": one.model_name, "targets": [{"provider": one.model_name, "model": one.model_name}]}
-            for one in servers
-        ],
-    }
+def gateway_config(servers: Sequence[RunningServer]) -> dict[str, Any]:
+    """A gateway that routes each model's names, and those of its adapters, to its server. Pure."""
+    providers: dict[str, Any] = {}
+    routes: list[dict[str, Any]] = []
+    for one in servers:
+        key = {"key_env": one.spec.api_key_env} if one.spec.api_key_env else {}
+        providers[one.model_name] = {"base_url": f"{one.url}/v1", "local": True, **key}
+        alias = {"alias": list(one.spec.alias)} if one.spec.alias else {}
+        names = (one.model_name, *(lora.name for lora in one.spec.loras))
+        routes += [
+            {"match": name, **(alias if name == one.model_name else {}), "targets": [_target(one, name)]}
+            for name in names
+        ]
+    return {"providers": providers, "routes": routes}
+
+
+def _target(server: RunningServer, name: str) -> dict[str, str]:
+    return {"provider": server.model_name, "model": name}

@@ -5,19 +5,33 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from llmops.planning.types import EngineName
+from llmops.serve.spec import Engine
 
 # In the order of a start; the first match of a line counts, and a phase never goes back.
-_PHASES: Final[dict[EngineName, tuple[tuple[str, str], ...]]] = {
-    "vllm": (
-        (r"\bversion \d+\.\d+", "reading the configuration"),
-        (r"Initializing a V1 LLM engine", "starting the engine process"),
-        (r"Starting to load model|Loading model from scratch", "loading weights"),
-        (r"Loading weights took|Model loading took", "weights loaded"),
-        (r"Dynamo bytecode transform|Compiling a graph|torch\.compile takes", "compiling"),
-        (r"KV cache size|Available KV cache memory", "KV cache made"),
-        (r"[Gg]raph captur|Capturing CUDA graphs", "capturing CUDA graphs"),
-        (r"Starting vLLM (?:API )?server|Started server process", "opening the port"),
+_VLLM: Final = (
+    (r"\bversion \d+\.\d+", "reading the configuration"),
+    (r"Initializing a V1 LLM engine", "starting the engine process"),
+    (r"Starting to load model|Loading model from scratch", "loading weights"),
+    (r"Loading weights took|Model loading took", "weights loaded"),
+    (r"Dynamo bytecode transform|Compiling a graph|torch\.compile takes", "compiling"),
+    (r"KV cache size|Available KV cache memory", "KV cache made"),
+    (r"[Gg]raph captur|Capturing CUDA graphs", "capturing CUDA graphs"),
+    (r"Starting vLLM (?:API )?server|Started server process", "opening the port"),
+    (r"Application startup complete", "listening"),
+)
+_PHASES: Final[dict[Engine, tuple[tuple[str, str], ...]]] = {
+    "vllm": _VLLM,
+    "ray": (
+        (r"Started a local Ray instance", "Ray is up"),
+        (r"Deploying new app|Deploying app", "deploying to Ray Serve"),
+        *_VLLM[1:7],
+        (r"is ready at|Application .* is ready", "listening"),
+    ),
+    "trtllm": (
+        (r"TensorRT[- ]LLM version", "reading the configuration"),
+        (r"Loading weights|Prefetching", "loading weights"),
+        (r"Max KV Cache|Allocated .* for (?:max tokens in )?paged KV cache", "KV cache made"),
+        (r"Capturing CUDA graphs|Running autotuner|CUDA graph warmup", "capturing CUDA graphs"),
         (r"Application startup complete", "listening"),
     ),
     "transformers": (
@@ -48,7 +62,7 @@ class PhaseReader:
         engine: Whose log it is.
     """
 
-    def __init__(self, engine: EngineName) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._phases = _COMPILED[engine]
         self._at = -1
         self.kv_tokens: int | None = None

@@ -12,7 +12,7 @@ import psutil
 from llmops.checkpoint import ModelFacts, read_model
 from llmops.errors import MachineError, UsageError
 from llmops.planning.types import LoraSpec
-from llmops.serve.spec import ServeSpec
+from llmops.serve.spec import Engine, ServeSpec
 
 
 def check_files(spec: ServeSpec, facts: ModelFacts) -> None:
@@ -30,6 +30,23 @@ def check_files(spec: ServeSpec, facts: ModelFacts) -> None:
         raise UsageError(f"--chat-template: there is no file {spec.chat_template}", "give a jinja file")
     if spec.api_key_env is not None and not os.environ.get(spec.api_key_env):
         raise UsageError(f"the variable {spec.api_key_env} is not set", f"export {spec.api_key_env}=…")
+
+
+def check_options(spec: ServeSpec, engine: Engine) -> None:
+    """Refuse what an engine has no way to do.
+
+    Raises:
+        UsageError: One of the options.
+    """
+    if spec.loras and engine != "vllm":
+        raise UsageError(f"the engine {engine} serves no LoRA adapters from files", "--engine vllm")
+    if spec.api_key_env is not None and engine in ("ray", "trtllm"):
+        raise UsageError(
+            f"the engine {engine} asks its clients for no key",
+            "leave --api-key-env out, and put llmops gateway before it",
+        )
+    if spec.replicas is not None and engine != "ray":
+        raise UsageError(f"the engine {engine} runs one copy of a model", "--engine ray runs several")
 
 
 def largest_rank(loras: tuple[LoraSpec, ...]) -> int | None:

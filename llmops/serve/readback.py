@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
-import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
+import psutil
+
+from llmops.planning import calibration
+from llmops.planning.coefficients import DEFAULT_VERSION
+from llmops.planning.readback import BootMemory, compare, read_boot
 from llmops.planning.types import ModelPlan
-from llmops.settings import settings
-
-_GIB: Final = r"([\d.]+)\s*GiB"
-_LINES: Final[dict[str, re.Pattern[str]]] = {
-    "weights_gib": re.compile(rf"Model loading took {_GIB}"),
-    "kv_cache_gib": re.compile(rf"Available KV cache memory: {_GIB}"),
-    "cudagraph_gib": re.compile(rf"Graph capturing finished in .*?took {_GIB}"),
-    "kv_tokens": re.compile(r"(?:GPU|CPU) KV cache size: ([\d,]+) tokens|KV cache holds ([\d,]+) tokens"),
-}
+from llmops.units import GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,39 +29,64 @@ class Term:
         return round(100 * (self.reported / self.planned - 1), 1) if self.planned else None
 
 
-def read_back(lines: Iterable[str], plan: ModelPlan) -> tuple[Term, ...]:
-    """Compare an engine's start log with its plan. The first report of each quantity counts."""
-    planned = {
-        "weights_gib": plan.memory.weights_gib,
-        "kv_cache_gib": plan.memory.kv_cache_gib,
-        "cudagraph_gib": plan.memory.cudagraph_gib,
-        "kv_tokens": float(plan.kv_tokens) if plan.kv_tokens else None,
-    }
-    found: dict[str, float] = {}
-    for line in lines:
-        for name, pattern in _LINES.items():
-            match = None if name in found else pattern.search(line)
-            if match:
-                found[name] = float((match[1] or match[2]).replace(",", ""))
-    return tuple(Term(name, planned[name], value) for name, value in found.items())
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """A start's own figures.
+
+    Attributes:
+        taken_gib: Main memory of all its processes when it was ready; None on GPUs, where the log says more.
+    """
+
+    boot: BootMemory
+    taken_gib: float | None = None
+
+    def terms(self, plan: ModelPlan) -> tuple[Term, ...]:
+        """Each quantity that both the plan and the start state."""
+        found = [Term(each.term, round(each.planned, 4), each.logged) for each in compare(plan, self.boot)]
+        if self.taken_gib is not None:
+            planned = round(plan.memory.weights_gib + plan.memory.non_torch_gib, 2)
+            found.append(Term("memory_gib", planned, round(self.taken_gib, 2)))
+        return tuple(found)
 
 
-def keep(terms: tuple[Term, ...], plan: ModelPlan, version: str | None, file: Path | None = None) -> None:
-    """Append one line to the machine's calibration; a whole line in one write, so that two servers do not mix."""
-    if not terms:
-        return
-    file = file or settings().state_dir / "calibration.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    entry = {
-        "at": int(time.time()),
-        "model": plan.name,
-        "engine": plan.engine,
-        "engine_version": version,
-        "gpus": len(plan.gpus),
-        "tensor_parallel": plan.tensor_parallel,
-        "max_model_len": plan.max_model_len,
-        "max_num_seqs": plan.max_num_seqs,
-        "terms": [asdict(term) for term in terms],
-    }
-    with file.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(entry) + "\n")
+def read_back(lines: Iterable[str], plan: ModelPlan, pid: int | None = None) -> ReadBack:
+    """Collect them from the log, and on the CPU from the processes below ``pid``."""
+    return ReadBack(read_boot(lines), resident_gib(pid) if pid is not None and not plan.gpus else None)
+
+
+def resident_gib(pid: int) -> float | None:
+    """Main memory of a process and all below it, pages that they share counted once; None when they are gone."""
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            total += process.memory_full_info().pss
+    except psutil.Error:
+        return None
+    return total / GIB
+
+
+def keep(found: ReadBack, plan: ModelPlan, *, size_bytes: int, gpu: str | None, file: Path | None = None) -> bool:
+    """Store a start for the next plan of the same on this machine; False when it says too little for that.
+
+    Args:
+        found: The start's own figures.
+        plan: It was started by.
+        size_bytes: Of the model's weights.
+        gpu: Name of the card; None on the CPU.
+        file: Of the measurements; None: this machine's.
+    """
+    version = calibration.on_cpu(plan.engine, plan.engine_version) if gpu is None else None
+    key = calibration.key_of(
+        plan,
+        size_bytes=size_bytes,
+        gpu=gpu or calibration.CPU,
+        engine_version=version or plan.engine_version or DEFAULT_VERSION,
+    )
+    if gpu is not None:
+        measured = calibration.measurement(key, found.boot, plan)
+    else:
+        measured = calibration.cpu_measurement(key, plan, found.taken_gib) if found.taken_gib else None
+    if measured is not None:
+        calibration.record(file or calibration.default_path(), measured)
+    return measured is not None

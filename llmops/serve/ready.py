@@ -72,7 +72,7 @@ def wait_ready(child: Child, launch: Launch, log: Path, progress: Progress, key:
             _read_phases(lines, reader, progress)
             if child.returncode is not None:
                 raise EngineEndedError(child.returncode, "start")
-            if _status(launch.url, "/health", key) == 200 and _serves(launch, key):
+            if _status(launch.url, launch.health_path, key) == 200 and _serves(launch, key):
                 break
             if time.monotonic() > deadline:
                 raise _too_slow(launch, log)

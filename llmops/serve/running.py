@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -17,6 +18,7 @@ from llmops.process import start as start_child
 from llmops.progress import Progress
 from llmops.serve.decide import Decision, decide
 from llmops.serve.explain import EngineFailedError, explain
+from llmops.serve.freed import wait_until_freed
 from llmops.serve.heal import correct
 from llmops.serve.launch import API_KEY_VARIABLE
 from llmops.serve.readback import Term, keep, read_back
@@ -27,6 +29,8 @@ from llmops.units import format_duration
 
 KEPT_LOGS: Final = 20
 STOP_GRACE_S: Final = 15.0
+# Their processes and logs are of several copies, or of another account of memory than the plan's.
+_MORE_THAN_THE_ENGINE: Final = ("ray", "trtllm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ def start(
                     raise
                 title = error.cause.title if error.cause else error.message
                 progress.note(f"{title}: trying again with {correction.change}")
+                wait_until_freed(decision.plan, progress)
                 spec, decision = correction.spec, None
         yield server
 
@@ -128,8 +133,10 @@ def launched(spec: ServeSpec, decision: Decision, progress: Progress) -> Iterato
 
 def _running(spec: ServeSpec, decision: Decision, log: Path, child: Child, ready: Readiness) -> RunningServer:
     with log.open(encoding="utf-8", errors="replace") as lines:
-        terms = read_back(lines, decision.plan)
-    keep(terms, decision.plan, decision.plan.engine_version)
+        found = read_back(lines, decision.plan, child.pid)
+    if decision.engine not in _MORE_THAN_THE_ENGINE:
+        with contextlib.suppress(OSError):  # a full or read-only state directory must not end a server that works
+            keep(found, decision.plan, size_bytes=decision.facts.size_bytes, gpu=decision.gpu)
     return RunningServer(
         url=decision.launch.url,
         model_name=decision.launch.model_name,
@@ -138,7 +145,7 @@ def _running(spec: ServeSpec, decision: Decision, log: Path, child: Child, ready
         ready_s=ready.ready_s,
         pid=child.pid,
         kv_tokens=ready.kv_tokens,
-        terms=terms,
+        terms=found.terms(decision.plan),
         spec=spec,
         decision=decision,
         child=child,

@@ -14,6 +14,7 @@ from llmops.progress import Progress
 from llmops.report.files import write_whole
 from llmops.serve.decide import Decision, decide
 from llmops.serve.explain import EngineFailedError
+from llmops.serve.freed import wait_until_freed
 from llmops.serve.heal import MOST_HEALS
 from llmops.serve.readback import Term
 from llmops.serve.registry import encode, own_identity
@@ -119,6 +120,7 @@ def serve(
             wait_s = RESTART_WAIT_S * 2 ** (restarts - 1)
             progress.note(f"{error.message}; starting again in {wait_s:g} s ({restarts} of {MOST_HEALS})")
             time.sleep(wait_s)
+            wait_until_freed(server.decision.plan, progress)
             # The corrected flags that it ran with, on the same port: clients know that address.
             spec = server.spec.model_copy(update={"port": server.port})
 

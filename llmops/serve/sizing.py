@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from llmops.checkpoint.facts import ModelFacts
 from llmops.errors import MachineError
 from llmops.hardware.host import Host
+from llmops.planning import calibration
 from llmops.planning.plan import plan
 from llmops.planning.types import EngineName, ModelPlan, PlanSpec
-from llmops.serve.spec import ServeSpec
+from llmops.serve.spec import Engine, ServeSpec
 
+# Both hold the same weights and the same cache as vLLM, which Ray runs and whose account TensorRT-LLM's resembles.
+_PLANNED_AS: Mapping[Engine, EngineName] = {"ray": "vllm", "trtllm": "vllm"}
 # With continuous batching more requests at once cost memory only when they come; llama.cpp divides its cache into slots.
-_CPU_SEQUENCES = {"llamacpp": 8, "transformers": 32, "vllm": 32}
+_CPU_SEQUENCES: Mapping[EngineName, int] = {"llamacpp": 8, "transformers": 32, "vllm": 32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +26,14 @@ class Wanted:
 
     spec: ServeSpec
     facts: ModelFacts
-    engine: EngineName
+    engine: Engine
     port: int
+    engine_version: str | None = None
+
+    @property
+    def planned_as(self) -> EngineName:
+        """The engine whose account of memory the plan uses."""
+        return _PLANNED_AS.get(self.engine) or cast("EngineName", self.engine)
 
 
 def size(models: Sequence[Wanted], host: Host) -> tuple[ModelPlan, ...]:
@@ -36,20 +45,23 @@ def size(models: Sequence[Wanted], host: Host) -> tuple[ModelPlan, ...]:
     """
     own: dict[str, dict[str, Any]] = {}
     for each in models:
-        on_cpu = each.engine != "vllm" or not host.usable_gpus
-        fixed = plan_spec(each.spec, each.engine, each.port, on_cpu=on_cpu)
+        on_cpu = each.planned_as != "vllm" or not host.usable_gpus
+        fixed = plan_spec(each, on_cpu=on_cpu)
         own[each.spec.served_name] = {
             name: getattr(fixed, name) for name in PlanSpec.model_fields if name != "per_model"
         }
     # The planner finds a model's own values by its name.
     named = [replace(each.facts, name=each.spec.served_name) for each in models]
-    served = plan(PlanSpec(port=models[0].port, per_model=own), named, host)
+    measured = calibration.load(calibration.default_path()) if host.source == "detected" else ()
+    served = plan(PlanSpec(port=models[0].port, per_model=own), named, host, measured=measured)
     for each, one in zip(models, served.models, strict=True):
         if not one.fits:
             finding = next(finding for finding in served.findings if finding.severity == "error")
             raise MachineError(finding.message, finding.remedy)
         if each.spec.kv_cache_gib is not None and not one.gpus:
             _refuse_large_cache(each.spec.kv_cache_gib, one)
+        if (each.spec.replicas or 1) > 1 and not one.gpus:
+            _refuse_many_copies(each.spec.replicas or 1, one)
     return served.models
 
 
@@ -62,15 +74,27 @@ def _refuse_large_cache(wanted_gib: float, one: ModelPlan) -> None:
         )
 
 
-def plan_spec(spec: ServeSpec, engine: EngineName, port: int, *, on_cpu: bool) -> PlanSpec:
+def _refuse_many_copies(copies: int, one: ModelPlan) -> None:
+    memory = one.memory
+    each = memory.weights_gib + memory.non_torch_gib + memory.kv_cache_gib
+    if copies * each > memory.budget_gib:
+        fit = max(1, int(memory.budget_gib / each))
+        message = f"{copies} copies of {each:.1f} GiB do not fit: {memory.budget_gib:.1f} GiB are free"
+        raise MachineError(message, f"--replicas {fit}")
+
+
+def plan_spec(wanted: Wanted, *, on_cpu: bool) -> PlanSpec:
     """What the user fixed, in the planner's terms. Pure."""
+    spec, engine = wanted.spec, wanted.planned_as
     sequences = spec.max_num_seqs or (_CPU_SEQUENCES[engine] if on_cpu and spec.goal != "latency" else None)
     return PlanSpec(
         engine=engine,
+        engine_version=wanted.engine_version if wanted.engine in ("vllm", "ray") else None,
         goal=spec.goal,
         served_name=spec.served_name,
         tensor_parallel=spec.tensor_parallel,
-        replicas=None if on_cpu else 1,
+        # Ray spreads copies over the machine's GPUs; the others are one process for one copy.
+        replicas=None if on_cpu else spec.replicas if wanted.engine == "ray" else 1,
         max_model_len=spec.max_model_len,
         gpu_memory_utilization=None if on_cpu else spec.gpu_memory_utilization,
         max_num_seqs=sequences,
@@ -83,5 +107,5 @@ def plan_spec(spec: ServeSpec, engine: EngineName, port: int, *, on_cpu: bool) -
         threads=spec.threads,
         kv_cache_gib=spec.kv_cache_gib,
         host=spec.host,
-        port=port,
+        port=wanted.port,
     )

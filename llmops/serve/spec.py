@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from llmops.errors import UsageError
 from llmops.planning.types import Dtype, Goal, KvDtype, LoraSpec
 
-EngineChoice = Literal["auto", "llamacpp", "transformers", "vllm"]
+Engine = Literal["llamacpp", "transformers", "vllm", "ray", "trtllm"]
+EngineChoice = Literal["auto", "llamacpp", "transformers", "vllm", "ray", "trtllm"]
 
 
 class ServeSpec(BaseModel):
@@ -26,8 +27,10 @@ class ServeSpec(BaseModel):
         kv_cache_gib: Memory for the KV cache on the CPU; vLLM takes whole GiB.
         enforce_eager: vLLM without compiled graphs; None: on the CPU, where compiling doubles the start.
         api_key_env: Name of the variable that holds the key which clients must send. The key itself is never a flag.
+        replicas: Copies of the model that Ray runs; None: one.
         ready_timeout_s: How long the start may take; None: by size and engine.
         log: Where the engine's output goes; None: a new file in the state directory.
+        alias: Further names of the model at a gateway before it.
         extra: Flags passed to the engine as they are.
     """
 
@@ -54,8 +57,10 @@ class ServeSpec(BaseModel):
     chat_template: Path | None = None
     engine_python: Path | None = None
     api_key_env: str | None = None
+    replicas: int | None = Field(default=None, ge=1, le=64)
     ready_timeout_s: float | None = Field(default=None, gt=0)
     log: Path | None = None
+    alias: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
 
     @property

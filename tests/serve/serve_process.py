@@ -67,7 +67,10 @@ def serving(tmp: Path, *args, seconds=120, env=None, **popen):
     """Start, wait for the ready file, and make sure at the end that nothing is left even when a test fails."""
     ready, errors = tmp / "ready.json", tmp / "stderr.txt"
     ready.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "llmops", "serve", *map(str, args), "--port", "0", "--ready-file", str(ready)]
+    words = list(map(str, args))
+    at = words.index("--") if "--" in words else len(words)
+    words[at:at] = ["--port", "0", "--ready-file", str(ready)]
+    command = [sys.executable, "-m", "llmops", "serve", *words]
     popen = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL} | popen
     with errors.open("wb") as stderr:
         popen.setdefault("stderr", stderr)

@@ -1,10 +1,13 @@
 """Several models from one file."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 
 import psutil
@@ -22,7 +25,7 @@ def site(tiny_gguf, tmp_path):
         """\
 port: 0
 models:
-  one: {model: model.gguf, max_num_seqs: 2}
+  one: {model: model.gguf, max_num_seqs: 2, alias: [first]}
   two: {model: model.gguf, threads: 1}
 """
     )
@@ -39,6 +42,19 @@ def test_two_models_are_served_restarted_alone_and_stopped_together(site, tmp_pa
                 assert json.load(answer)["data"][0]["id"] == name
         config = yaml.safe_load(gateway.read_text())
         assert config["providers"]["two"]["base_url"] == urls["two"] + "/v1"
+        with front(gateway, tmp_path) as base:
+            for path, asked in (
+                ("/v1/completions", "two"),
+                ("/v1/completions/first", None),
+                ("/completions/two", "one"),
+            ):
+                answer = complete(base + path, asked)
+                assert answer["model"] == ("two" if "two" in (path.rpartition("/")[2], asked) else "one")
+                assert answer["usage"]["completion_tokens"] >= 1
+            with pytest.raises(urllib.error.HTTPError) as missing:
+                complete(base + "/v1/completions/third", None)
+            assert missing.value.code == 404
+            missing.value.close()
 
         tree = psutil.Process(process.pid).children(recursive=True)
         (first,) = [each for each in tree if "one" in each.cmdline() and "--served-model-name" in each.cmdline()
@@ -51,6 +67,32 @@ def test_two_models_are_served_restarted_alone_and_stopped_together(site, tmp_pa
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
         until(lambda: not any(alive(each) for each in tree))
+
+
+@contextlib.contextmanager
+def front(config, tmp):
+    """A gateway before the servers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "llmops", "gateway", "run", "-c", str(config), "--port", str(port)]
+    with (tmp / "gateway.err").open("wb") as err:
+        process = subprocess.Popen(command, env=environment(tmp / "state"), stdout=subprocess.DEVNULL, stderr=err)
+    try:
+        base = f"http://127.0.0.1:{port}"
+        until(lambda: healthy(base), 60)
+        yield base
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def complete(url, model):
+    """A completion by a path; without ``model`` the body is as sites wrote it before there was a gateway."""
+    body = {"prompt": "The old clock", "max_tokens": 2} | ({"model": model} if model else {})
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
 
 
 class Fleet:

@@ -1,7 +1,6 @@
 """From a failed start's log to the flags of the next try."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -9,7 +8,6 @@ from hypothesis import strategies as st
 
 from llmops.diagnosis import diagnose_text
 from llmops.serve.heal import correct, flags_of, without_flag
-from llmops.serve.readback import keep, read_back
 from llmops.serve.spec import ServeSpec
 
 SPEC = ServeSpec(model=Path("/m"), engine="vllm")
@@ -66,31 +64,3 @@ def test_a_removed_flag_is_gone_and_the_others_stay(argv):
     left = without_flag(tuple(argv), "--a")
     assert "--a" not in flags_of(left)
     assert flags_of(left) == {name: value for name, value in flags_of(tuple(argv)).items() if name != "--a"}
-
-
-class Plan:
-    """The part of a plan that reading back looks at."""
-
-    memory = SimpleNamespace(weights_gib=15.0, kv_cache_gib=50.0, cudagraph_gib=0.0)
-    name, engine, gpus, tensor_parallel, max_model_len, max_num_seqs = "m", "vllm", (0,), 1, 4096, 256
-    kv_tokens = 400_000
-
-
-LOG = """
-INFO [gpu_model_runner.py:3338] Model loading took 14.9889 GiB memory and 4.5 seconds
-INFO [gpu_worker.py:298] Available KV cache memory: 51.00 GiB
-INFO [kv_cache_utils.py:1087] GPU KV cache size: 417,000 tokens
-INFO [gpu_model_runner.py:4244] Graph capturing finished in 21 secs, took 0.64 GiB
-""".splitlines()
-
-
-def test_the_engines_own_figures_stand_beside_the_plans(tmp_path):
-    terms = {term.name: term for term in read_back(LOG, Plan)}
-    assert terms["kv_cache_gib"].off_percent == 2.0
-    assert terms["kv_tokens"].reported == 417_000
-    assert terms["weights_gib"].off_percent == -0.1
-    assert terms["cudagraph_gib"].off_percent is None
-    keep(tuple(terms.values()), Plan, "0.19.0", tmp_path / "state" / "calibration.jsonl")
-    keep((), Plan, None, tmp_path / "state" / "calibration.jsonl")
-    (line,) = (tmp_path / "state" / "calibration.jsonl").read_text().splitlines()
-    assert '"kv_tokens"' in line

@@ -57,7 +57,10 @@ def main() -> None:
         application, host=options.host, port=options.port, log_level="info", access_log=False, timeout_keep_alive=75
     )
     server = uvicorn.Server(config)
-    code = asyncio.run(_serve(server, batch))
+    try:
+        code = asyncio.run(_serve(server, batch))
+    except SystemExit as ended:  # how uvicorn ends when it cannot bind its port
+        code = int(ended.code or 0)
     # The library's thread is no daemon and may be in the middle of a step.
     sys.stderr.flush()
     os._exit(code)
