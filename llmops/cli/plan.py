@@ -16,7 +16,12 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="Checkpoint directories or files")],
+    models: Annotated[
+        list[Path] | None, typer.Argument(metavar="[MODEL]...", help="Checkpoint directories or files")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="Instead: a site, such as configs/hybrid.yaml")
+    ] = None,
     host: Annotated[Path | None, typer.Option("--host", metavar="FILE", help="Plan for a machine in a file")] = None,
     gpu: Annotated[
         str | None, typer.Option("--gpu", metavar="LIST", help="… or on paper: 'H100-80GB*4,nvlink'")
@@ -57,6 +62,8 @@ def plan(
     from llmops.planning.command import make_plan
     from llmops.planning.view import view
 
+    if config is not None:
+        _plan_site(config, models or [], explain, json, report, quiet, verbose)
     options = {
         "engine": engine,
         "engine_version": engine_version,
@@ -79,8 +86,25 @@ def plan(
     }
     output.run(
         "plan",
-        lambda _progress: make_plan(models, options, loras=lora or (), host_file=host, gpu=gpu, explain=explain),
+        lambda _progress: make_plan(models or [], options, loras=lora or (), host_file=host, gpu=gpu, explain=explain),
         view,
+        json=json,
+        report=report,
+        quiet=quiet,
+        verbose=verbose,
+    )
+
+
+def _plan_site(
+    config: Path, models: list[Path], explain: bool, json: bool, report: list[Path] | None, quiet: bool, verbose: int
+) -> None:
+    from llmops.cli import output
+    from llmops.deploy import plans
+
+    output.run(
+        "plan",
+        lambda _progress: plans.plan_site(config, models, explain=explain),
+        plans.view,
         json=json,
         report=report,
         quiet=quiet,

@@ -7,34 +7,25 @@ from typing import Any
 
 import yaml
 
-from llmops.deploy.kubernetes import GATEWAY_PORT, METRICS_PORT, PORT, Object, labels, named, selector
+from llmops.deploy.kubernetes import GATEWAY_PORT, METRICS_PORT, Object, labels, named, selector
 from llmops.deploy.placed import Placed
 from llmops.deploy.site import Front, Site
+from llmops.sites import with_models
 
 NAME = "gateway"
 
 
-def gateway_config(site: Site, models: tuple[Placed, ...], address: str = "http://{name}:{port}/v1") -> dict[str, Any]:
+def gateway_config(site: Site, models: tuple[Placed, ...]) -> dict[str, Any]:
     """The gateway's own config: what the site says, and a provider and a route for each model that runs here.
 
     Args:
         site: With the gateway's part as written.
         models: The models that run here.
-        address: Form of an engine's address.
     """
     assert site.gateway is not None
-    config: dict[str, Any] = {key: _plain(value) for key, value in site.gateway.config.items()}
-    providers = dict(config.get("providers") or {})
-    routes = list(config.get("routes") or [])
-    for placed in models:
-        providers.setdefault(
-            placed.name, {"base_url": address.format(name=placed.object_name, port=PORT), "local": True}
-        )
-        if not any(route.get("match") == placed.name for route in routes):
-            target = {"provider": placed.name, "model": placed.name}
-            routes.insert(0, {"match": placed.name, "alias": list(placed.model.alias), "targets": [target]})
+    config = with_models(site.gateway.config, [(each.name, each.model.alias) for each in models])
     listen = {"host": "0.0.0.0", "port": GATEWAY_PORT, "metrics_host": "0.0.0.0", "metrics_port": METRICS_PORT}  # noqa: S104 - inside its own pod, with keys required
-    return config | {"listen": {**listen, **(config.get("listen") or {})}, "providers": providers, "routes": routes}
+    return config | {"listen": {**listen, **(config.get("listen") or {})}}
 
 
 def key_variables(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -187,9 +178,3 @@ def _redis(site: Site) -> list[Object]:
         ),
         named(site, "NetworkPolicy", "networking.k8s.io/v1", "redis", "network", spec=only_gateway),
     ]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value

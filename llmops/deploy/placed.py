@@ -13,13 +13,14 @@ from llmops.deploy.site import Node, Site, SiteModel
 from llmops.errors import UsageError
 from llmops.hardware import Host
 from llmops.hardware.paper import host_from_gpus
+from llmops.planning.argv import DEVICES
 from llmops.planning.plan import plan
 from llmops.planning.types import ModelPlan, PlanSpec
 from llmops.recipes import Yaml, shipped
+from llmops.sites import object_name
 from llmops.units import parse_size
 
 # Decided by the cluster: a pod sees the GPUs it was given, and listens where its Service points.
-_CLUSTER_ENV: Final = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 _CLUSTER_FLAGS: Final = ("--host", "--port", "--served-model-name")
 
 
@@ -44,8 +45,7 @@ class Placed:
     @property
     def object_name(self) -> str:
         """Its name where only letters, digits and dashes may stand (RFC 1035), as in a Service or a host name."""
-        plain = self.name.replace(".", "-")
-        return plain if plain[0].isalpha() else f"m-{plain}"
+        return object_name(self.name)
 
     @property
     def gpus_each(self) -> int:
@@ -71,7 +71,7 @@ class Placed:
     @property
     def engine_env(self) -> Mapping[str, str]:
         """Variables that the cluster does not set itself."""
-        return {name: value for name, value in self.plan.env.items() if name not in _CLUSTER_ENV}
+        return {name: value for name, value in self.plan.env.items() if name not in DEVICES}
 
     def image(self, site: Site) -> str:
         """The engine's image."""
@@ -79,7 +79,7 @@ class Placed:
 
 
 def place(site: Site, document: Yaml, base: Path) -> tuple[Placed, ...]:
-    """Plan every model of a site.
+    """Plan every model of a site, and refuse what does not fit.
 
     Args:
         site: The description.
@@ -89,9 +89,24 @@ def place(site: Site, document: Yaml, base: Path) -> tuple[Placed, ...]:
     Raises:
         UsageError: A model's facts are not known, or it does not fit on its node, with file:line and what would help.
     """
-    placed = tuple(_place_one(name, site, document, base) for name in site.models)
+    placed = planned(site, document, base)
+    for each in placed:
+        if not each.plan.fits:
+            missing = f"{each.plan.shortfall_gib:.1f} GiB"
+            hint = "; or ".join(each.plan.remedies) or None
+            message = f"{each.name} does not fit on {each.model.node}: {missing} are missing"
+            raise document.error(("models", each.name), message, hint)
     _check_capacity(site, document, placed)
     return placed
+
+
+def planned(site: Site, document: Yaml, base: Path) -> tuple[Placed, ...]:
+    """The same, with plans that do not fit among them.
+
+    Raises:
+        UsageError: A model's facts are not known, or a fixed value is impossible, with file:line.
+    """
+    return tuple(_place_one(name, site, document, base) for name in site.models)
 
 
 def _place_one(name: str, site: Site, document: Yaml, base: Path) -> Placed:
@@ -99,19 +114,13 @@ def _place_one(name: str, site: Site, document: Yaml, base: Path) -> Placed:
     node = site.nodes[model.node]
     facts = replace(_facts(name, model, document, base), name=name)
     host = _host(model.node, node, document, None if node.gpu else model.cpus)
-    planned = plan(_spec(name, model, bool(node.gpu)), [facts], host).models[0]
-    if not planned.fits:
-        missing = f"{planned.shortfall_gib:.1f} GiB"
-        hint = "; or ".join(planned.remedies) or None
-        raise document.error(("models", name), f"{name} does not fit on {model.node}: {missing} are missing", hint)
-    gpus = planned.tensor_parallel * planned.pipeline_parallel if node.gpu else 0
+    one = plan(_spec(name, model, bool(node.gpu)), [facts], host).models[0]
+    gpus = one.tensor_parallel * one.pipeline_parallel if node.gpu else 0
     on_node = max(1, len(host.gpus))
     nodes_each = -(-gpus // on_node) if gpus else 1
     wanted = model.replicas or (model.autoscale.min if model.autoscale else None)
     most = node.count * (on_node // max(1, gpus)) if nodes_each == 1 and gpus else node.count // nodes_each
-    return Placed(
-        name, model, node, planned, nodes_each, gpus // nodes_each, min(1, most) if wanted is None else wanted
-    )
+    return Placed(name, model, node, one, nodes_each, gpus // nodes_each, min(1, most) if wanted is None else wanted)
 
 
 def _spec(name: str, model: SiteModel, gpu: bool) -> PlanSpec:

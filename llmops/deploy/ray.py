@@ -1,79 +1,84 @@
 """The same site as a Ray Serve config on ``ray.serve.llm``. Pure.
 
-Ray's own builder makes the OpenAI-compatible application; what is written here are its arguments, so ``serve deploy``
-and ``serve run`` read the file as it is.
+``serve deploy`` and ``serve run`` read the file as it is; ``llmops deploy ray --address`` sends it to a cluster.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from llmops.deploy.placed import Placed
 from llmops.deploy.site import Site
-
-BUILDER: Final = "ray.serve.llm:build_openai_app"
-# vllm's flags -> its engine arguments, where the name is not the flag's own.
-_SERVER_ONLY: Final = ("--served-model-name", "--lora-modules")
+from llmops.errors import UsageError
+from llmops.hardware.paper import host_from_gpus
+from llmops.planning.ray import BUILDER, Copies, Place, Served, accelerator_of, engine_kwargs, llm_config
+from llmops.units import parse_size
 
 
 def render(site: Site, models: tuple[Placed, ...]) -> dict[str, Any]:
-    """The Serve config: one application with one LLM config for each model. Listens on this machine only."""
+    """The Serve config: one application with one LLM config for each model.
+
+    Raises:
+        UsageError: A model has adapters, which Ray takes from cloud storage only.
+    """
     return {
         "proxy_location": "EveryNode",
-        "http_options": {"host": "127.0.0.1", "port": 8000},
+        "http_options": {"host": site.ray.host, "port": site.ray.port},
         "applications": [
             {
                 "name": site.name,
-                "route_prefix": "/",
+                "route_prefix": site.ray.route_prefix,
                 "import_path": BUILDER,
-                "args": {"llm_configs": [llm_config(placed) for placed in models]},
+                "args": {"llm_configs": [one_model(site, placed) for placed in models]},
             }
         ],
     }
 
 
-def llm_config(placed: Placed) -> dict[str, Any]:
+def one_model(site: Site, placed: Placed) -> dict[str, Any]:
     """One model in Ray's form."""
-    deployment: dict[str, Any] = {"ray_actor_options": {"num_cpus": placed.model.cpus}}
-    scale = placed.model.autoscale
-    if scale is None:
-        deployment["num_replicas"] = placed.replicas
-    else:
-        deployment["autoscaling_config"] = {
-            "min_replicas": scale.min,
-            "max_replicas": scale.max,
-            "target_ongoing_requests": scale.waiting,
-        }
-    return {
-        "model_loading_config": {"model_id": placed.name, "model_source": placed.model.model},
-        "engine_kwargs": engine_kwargs(placed.engine_args),
-        "deployment_config": deployment,
-        "runtime_env": {"env_vars": dict(placed.engine_env)},
-    }
+    model, scale = placed.model, placed.model.autoscale
+    if model.loras:
+        raise UsageError(
+            f"{placed.name}: Ray Serve takes adapters from cloud storage, not from directories",
+            "llmops deploy kubernetes, or leave loras out",
+        )
+    copies = Copies(
+        least=scale.min if scale else placed.replicas,
+        most=scale.max if scale else placed.replicas,
+        waiting=scale.waiting if scale else 4,
+        cpus=model.cpus,
+        memory_bytes=parse_size(model.memory.removesuffix("i")),
+    )
+    served = Served(
+        name=placed.name,
+        source=model.model,
+        kwargs=engine_kwargs(placed.engine_args),
+        env=placed.engine_env,
+        copies=copies,
+        place=_place(site, placed),
+    )
+    return llm_config(placed.plan, served)
 
 
-def engine_kwargs(argv: tuple[str, ...]) -> dict[str, Any]:
-    """Flags of ``vllm serve`` as engine arguments: ``--max-model-len 8192`` is ``max_model_len: 8192``."""
-    found: dict[str, Any] = {}
-    words = list(argv)
-    while words:
-        flag = words.pop(0)
-        values = []
-        while words and not words[0].startswith("--"):
-            values.append(words.pop(0))
-        if flag not in _SERVER_ONLY:
-            name = flag.removeprefix("--").replace("-", "_")
-            found[name] = _value(values)
-    return found
+def resources(site: Site) -> tuple[str, ...]:
+    """Custom resources that machines must offer, because Ray has no name for their GPUs and there are several kinds."""
+    return tuple(name for name in site.nodes if _needs_resource(site, name))
 
 
-def _value(values: list[str]) -> Any:
-    if not values:
-        return True
-    text = values[0]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def _place(site: Site, placed: Placed) -> Place:
+    if placed.node.gpu is None:
+        return Place()
+    if _needs_resource(site, placed.model.node):
+        return Place(resource=placed.model.node)
+    return Place(accelerator=accelerator_of(_card(placed.node.gpu)))
+
+
+def _needs_resource(site: Site, name: str) -> bool:
+    gpu = site.nodes[name].gpu
+    kinds = {_card(node.gpu) for node in site.nodes.values() if node.gpu}
+    return gpu is not None and len(kinds) > 1 and accelerator_of(_card(gpu)) is None
+
+
+def _card(gpu: str) -> str:
+    return host_from_gpus(gpu).gpus[0].name

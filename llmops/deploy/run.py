@@ -60,19 +60,22 @@ class DeployReport:
         }
 
 
-def deploy(kind: Kind, config: Path, out: Path, *, force: bool = False, dry_run: bool = False) -> DeployReport:
+def deploy(kind: Kind, config: Path, out: Path | None, *, force: bool = False, dry_run: bool = False) -> DeployReport:
     """Render a site.
 
     Args:
         kind: For which system.
         config: The site's file.
-        out: Directory to make.
+        out: Directory to make; None only for a dry run.
         force: Replace a directory that an earlier call made.
         dry_run: Write nothing.
 
     Raises:
-        UsageError: The site is wrong or a model does not fit, with file:line; or ``out`` exists.
+        UsageError: The site is wrong or a model does not fit, with file:line; or ``out`` exists, or is not given.
     """
+    if out is None and not dry_run:
+        raise UsageError("it is not said where the files go", "-o DIR, or --address URL of a Ray dashboard")
+    out = out or Path("deploy")
     site, document = load_site(config)
     models = place(site, document, config.parent)
     files = _render(kind, site, models)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmops.planning.types import Dtype, KvDtype, LoraSpec
 from llmops.recipes import Yaml, load_yaml, validate
+from llmops.sites import ADDRESS
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,50}[a-z0-9])?$")]
 Count = Annotated[int, Field(ge=1)]
@@ -117,12 +118,26 @@ class Cache(Form):
 
 
 class Front(Form):
-    """The gateway before the models, in its own words (see ``llmops gateway check``); None leaves it out."""
+    """The gateway before the models, in its own words (see ``llmops gateway check``); None leaves it out.
+
+    Attributes:
+        address: Where ``llmops gateway run -c`` of this very file finds a model; ``{name}`` is the model's name with
+            dashes for dots, ``{port}`` the engines' port. Rendered files use the names inside their cluster.
+    """
 
     image: str = "llmops:0.1.0"
     replicas: Count = 2
     redis: bool = True
+    address: Annotated[str, Field(pattern=r"^https?://")] = ADDRESS
     config: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class RayFront(Form):
+    """Where Ray Serve listens on each machine of its cluster, and below which path the site answers there."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    route_prefix: Annotated[str, Field(pattern=r"^/")] = "/"
 
 
 class Site(Form):
@@ -136,6 +151,7 @@ class Site(Form):
     hub_token_secret: Name | None = Field("hf-token", description="A Secret with the key 'token'")
     cache: Cache = Cache()
     gateway: Front | None = Front()
+    ray: RayFront = RayFront()
     images: Mapping[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
