@@ -11,7 +11,7 @@ from llmops.gateway import asgi
 from llmops.gateway.keys import Caller
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.request import serve
-from llmops.gateway.surfaces import HOT
+from llmops.gateway.surfaces import HOT, named
 
 if TYPE_CHECKING:
     from starlette.requests import Request as WebRequest
@@ -45,9 +45,12 @@ class App:
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """ASGI 3."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            surface = HOT.get(scope["raw_path"].partition(b"?")[0])
+            path = scope["raw_path"].partition(b"?")[0]
+            surface, model = HOT.get(path), None
+            if surface is None and (found := named(path)) is not None:
+                surface, model = found
             if surface is not None:
-                await asgi.answer(self, surface, scope, receive, send)
+                await asgi.answer(self, surface, scope, receive, send, model=model)
                 return
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1003})

@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.reply import Request
 
@@ -103,8 +105,10 @@ class AsgiReply:
             self._wake.set()
 
 
-async def answer(app: App, surface: Surface, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve one hot request over ASGI."""
+async def answer(
+    app: App, surface: Surface, scope: Scope, receive: Receive, send: Send, *, model: str | None = None
+) -> None:
+    """Serve one hot request over ASGI; ``model`` is the one that the path names, whatever the body says."""
     reply = AsgiReply()
     chunks: list[bytes] = []
     size, more = 0, True
@@ -122,9 +126,8 @@ async def answer(app: App, surface: Surface, scope: Scope, receive: Receive, sen
             await reply.pump(send)
             return
     client = scope.get("client")
-    request = Request(
-        surface, list(scope["headers"]), b"".join(chunks), client[0] if client else "", time.monotonic_ns()
-    )
+    body = b"".join(chunks) if model is None else _for_model(b"".join(chunks), model)
+    request = Request(surface, list(scope["headers"]), body, client[0] if client else "", time.monotonic_ns())
     watcher = asyncio.ensure_future(_watch(receive, reply))
     worker = reply.task = asyncio.get_running_loop().create_task(app.serve(request, reply))
     try:
@@ -135,6 +138,16 @@ async def answer(app: App, surface: Surface, scope: Scope, receive: Receive, sen
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+def _for_model(body: bytes, model: str) -> bytes:
+    """The body with this model; what is no JSON object stays as it is and is refused later, in the usual words."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:
+        return body
+    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+    return msgspec.json.encode(fields)
 
 
 async def _watch(receive: Receive, reply: AsgiReply) -> None:

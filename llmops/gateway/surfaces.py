@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final, Literal
+from urllib.parse import unquote_to_bytes
 
 Name = Literal["chat", "completions", "responses", "embeddings", "messages", "count_tokens"]
 
@@ -38,3 +39,15 @@ HOT: Final[dict[bytes, Surface]] = {
     for surface in (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, MESSAGES, COUNT_TOKENS)
     for prefix in (b"/v1", b"")
 }
+
+# A path of its own for each model, as sites had them before: the model's name, or an alias of it, after the surface.
+_NAMED: Final = tuple((path + b"/", HOT[path]) for path in HOT if HOT[path] in (CHAT, COMPLETIONS, EMBEDDINGS))
+
+
+def named(path: bytes) -> tuple[Surface, str] | None:
+    """The surface and the model of ``/v1/completions/llama-8b``; None for any other path."""
+    for prefix, surface in _NAMED:
+        name = path.removeprefix(prefix)
+        if name and name != path:
+            return surface, unquote_to_bytes(name).decode("utf-8", "replace")
+    return None
