@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from llmops.checkpoint.facts import ModelFacts
 from llmops.errors import MachineError, UsageError
 from llmops.planning.cpu import CPU_HEAD_DIMS
-from llmops.planning.types import EngineName
-from llmops.serve.spec import EngineChoice
+from llmops.serve.spec import Engine, EngineChoice
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """An engine and the sentence that says why."""
 
-    engine: EngineName
+    engine: Engine
     reason: str
 
 
@@ -33,8 +32,13 @@ def choose_engine(facts: ModelFacts, wanted: EngineChoice, *, gpus: int) -> Choi
     """
     _refuse_unservable(facts)
     choice = _pick(facts, gpus) if wanted == "auto" else Choice(wanted, "asked for with --engine")
-    if choice.engine == "vllm":
+    if choice.engine in ("vllm", "ray"):
         _check_vllm(facts, gpus)
+    if choice.engine == "trtllm" and not gpus:
+        raise MachineError(
+            "TensorRT-LLM runs on NVIDIA GPUs, and this machine has none to use",
+            "--engine transformers, or --engine vllm",
+        )
     if (facts.format == "gguf") != (choice.engine == "llamacpp"):
         kind = "a .gguf file" if facts.format == "gguf" else "a Hugging Face checkpoint"
         right = "llamacpp" if facts.format == "gguf" else "transformers or --engine vllm"
