@@ -7,12 +7,16 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmops.errors import AccessError
-from llmops.gateway.access import ANONYMOUS, Access, CallerLimits, Denied, Identity, Scopes, pick_credential
+from llmops.gateway.access import ANONYMOUS, CallerLimits, Denied, Identity, Scopes, pick_credential
 from llmops.gateway.config import Gateway, Key, Limits
 from llmops.gateway.limits import Limiter, LimiterMaker
 from llmops.gateway.refusal import Refusal
+
+if TYPE_CHECKING:
+    from llmops.gateway.access.access import Access
 
 _log = logging.getLogger("llmops.gateway")
 _MAX_CALLERS = 10_000
@@ -47,7 +51,7 @@ class Keyring:
     def __init__(self, config: Gateway, limiter: LimiterMaker) -> None:
         self._limiter = limiter
         static = {_digest_of(key): _identity(key) for key in config.keys}
-        self.access = Access(config.access, static) if config.access is not None else None
+        self.access = _access(config, static)
         self._callers: dict[str, Caller] = {}
         self._by_digest = {digest: self._caller(identity) for digest, identity in static.items()}
         self._anyone = Caller(ANONYMOUS, None, admin=True)
@@ -117,6 +121,14 @@ def refused(denied: Denied, message: str | None = None, param: str | None = None
     return Refusal(
         denied.status, message or denied.message, code=denied.code, param=param, retry_after_s=denied.retry_after_s
     )
+
+
+def _access(config: Gateway, static: dict[bytes, Identity]) -> Access | None:
+    if config.access is None:
+        return None
+    from llmops.gateway.access.access import Access
+
+    return Access(config.access, static)
 
 
 def read_secret(env: str | None, file: Path | None, whose: str) -> str | None:

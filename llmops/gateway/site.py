@@ -9,7 +9,6 @@ import time
 from typing import TYPE_CHECKING
 
 from llmops.extras import require_installed
-from llmops.gateway.access import Access
 from llmops.gateway.access_log import AccessLog
 from llmops.gateway.batching import Batcher
 from llmops.gateway.config import Gateway, Limits
@@ -36,6 +35,7 @@ from llmops.gateway.targets import Provider, Target, watch_health
 from llmops.prices import Charge, PriceBook, PriceSheet, price_book
 
 if TYPE_CHECKING:
+    from llmops.gateway.access.access import Access
     from llmops.gateway.call import Call
     from llmops.gateway.state.shared_limits import SharedState
     from llmops.gateway.tracing import Tracer

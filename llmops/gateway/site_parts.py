@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from llmops.errors import UsageError
-from llmops.gateway.access.master import read_master
-from llmops.gateway.access.vault import Vault
 from llmops.gateway.cache.exact import ExactCache, MemoryStore
 from llmops.gateway.config import Gateway, Limits
 from llmops.gateway.guard import Guard
@@ -19,6 +17,7 @@ from llmops.gateway.limits import Limiter, LimiterMaker
 from llmops.gateway.resilience import KINDS, FailureKind
 
 if TYPE_CHECKING:
+    from llmops.gateway.access.vault import Vault
     from llmops.gateway.cache_semantic import Embedder, SemanticCache
     from llmops.gateway.config import Route as RouteForm
     from llmops.gateway.guard import GuardConfig
@@ -100,6 +99,9 @@ def vault_of(config: Gateway) -> Vault | None:
     access = config.access
     if access is None or access.vault is None or access.master is None:
         raise UsageError("key_vault needs access.vault and access.master", "see docs/gateway.md")
+    from llmops.gateway.access.master import read_master
+    from llmops.gateway.access.vault import Vault
+
     return Vault(access.vault, read_master(access.master))
 
 

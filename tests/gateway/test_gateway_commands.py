@@ -131,3 +131,11 @@ def test_models_of_a_running_server_are_found(tmp_path):
         wait_until(lambda: httpx.get(f"{running.url}/v1/models").json()["data"] != [], what="the model is found")
         body = {"model": "fake-model", "messages": [{"role": "user", "content": "hi"}]}
         assert httpx.post(f"{running.url}/v1/chat/completions", json=body).status_code == 200
+
+
+def test_a_plain_gateway_loads_nothing_heavy():
+    """What one worker carries: tokens, vault, proxies and stores are imported by the configs that name them."""
+    heavy = "joserfc cryptography httpx httpx2 redis numpy onnxruntime rich opentelemetry"
+    code = f"import sys, llmops.gateway.server; print(*set({heavy.split()!r}) & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -15,10 +15,16 @@ processes. ``Denied`` has ``status``, ``code`` and a public ``message`` for the 
 line of the log, made safe. Provider keys: ``Vault.open(path, ring_from(source)).reveal(name)`` once at start and at reload.
 """
 
-from llmops.gateway.access.access import Access
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from llmops.gateway.access.config import AccessConfig, JwtConfig
 from llmops.gateway.access.identity import ANONYMOUS, CallerLimits, Denied, Identity, Scopes, pick_credential, safe_text
-from llmops.gateway.access.vault import Vault
+
+if TYPE_CHECKING:
+    from llmops.gateway.access.access import Access
+    from llmops.gateway.access.vault import Vault
 
 __all__ = [
     "ANONYMOUS",
@@ -33,3 +39,16 @@ __all__ = [
     "pick_credential",
     "safe_text",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Tokens and the vault bring 11 MiB of cryptography, which a gateway whose keys stand in its config never needs."""
+    if name == "Access":
+        from llmops.gateway.access.access import Access
+
+        return Access
+    if name == "Vault":
+        from llmops.gateway.access.vault import Vault
+
+        return Vault
+    raise AttributeError(name)
