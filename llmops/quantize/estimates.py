@@ -96,7 +96,7 @@ def estimate(facts: ModelFacts, scheme: Scheme, *, tokens: int, threads: int, on
     activations = 2 * tokens * facts.hidden * 2 + 3 * widest * widest * 4
     memory = _IMPORTS_BYTES[engine] + _COPIES[engine] * before + activations
     if compared:
-        memory = max(memory, _COMPARE_BYTES + _COMPARE_COPIES * before)
+        memory = max(memory, comparison_bytes(before))
     return Estimate(
         before_bytes=before,
         after_bytes=after,
@@ -104,6 +104,11 @@ def estimate(facts: ModelFacts, scheme: Scheme, *, tokens: int, threads: int, on
         memory_bytes=int(memory),
         seconds=None if on_gpu else _seconds(layers, engine, tokens, threads),
     )
+
+
+def comparison_bytes(original: int) -> int:
+    """Peak memory of comparing a model of ``original`` bytes of tensors with its changed copy."""
+    return int(_COMPARE_BYTES + _COMPARE_COPIES * original)
 
 
 def _seconds(layers: tuple[Linear, ...], engine: str, tokens: int, threads: int) -> float:

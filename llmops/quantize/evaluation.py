@@ -7,11 +7,12 @@ from pathlib import Path
 
 from llmops.checkpoint.facts import ModelFacts
 from llmops.checkpoint.legacy import as_read_today
-from llmops.errors import UsageError
+from llmops.errors import MachineError, UsageError
 from llmops.hardware.detect import detect
 from llmops.progress import Progress
-from llmops.quantize import options
+from llmops.quantize import options, preflight
 from llmops.quantize.compare import Comparing, compare, shortage
+from llmops.quantize.estimates import comparison_bytes
 from llmops.quantize.gate import judge, thresholds
 from llmops.quantize.material import evaluation_text
 from llmops.quantize.methods import ENGINES, Engine
@@ -21,6 +22,7 @@ from llmops.quantize.report import EvaluateReport
 from llmops.quantize.runtime import find_runtime
 from llmops.quantize.source import resolve
 from llmops.quantize.spec import EvaluateSpec
+from llmops.units import format_size
 
 
 def evaluate(spec: EvaluateSpec, progress: Progress) -> EvaluateReport:
@@ -46,6 +48,12 @@ def evaluate(spec: EvaluateSpec, progress: Progress) -> EvaluateReport:
     host = detect()
     device = f"cuda:{host.usable_gpus[0].index}" if host.usable_gpus and spec.device == "auto" else spec.device
     device = "cpu" if device == "auto" else device
+    need = comparison_bytes(base.facts.size_bytes)
+    if device == "cpu" and need > host.memory.available_bytes:
+        raise MachineError(
+            f"about {format_size(need)} of memory are needed, {format_size(host.memory.available_bytes)} are free",
+            "stop other programs, or compare on a larger machine",
+        )
     runtime = find_runtime(engine_for(model.facts), spec.engine_python)
     how = Comparing(
         text,
@@ -89,9 +97,6 @@ def _refuse_unfit(name: str, facts: ModelFacts) -> None:
             f"{name} is not a model directory", "convert a GGUF file first: llmops convert gguf FILE -o DIR"
         )
     if not facts.complete:
-        broken = next((finding for finding in facts.findings if finding.severity == "error"), None)
-        raise UsageError(
-            f"{name}: {broken.message if broken else 'its weights are incomplete'}", "download the checkpoint again"
-        )
+        raise_first([preflight.incomplete(name, facts)])
     if not facts.tokenizer.present:
         raise UsageError(f"{name} has no tokenizer", "copy tokenizer.json beside the weights")

@@ -12,6 +12,7 @@ from llmops.quantize.refusals import Refusal
 from llmops.quantize.spec import GateSpec, QuantizeSpec
 
 FLOOR_TOKENS: Final = 32 * 256
+LEAST_ROW: Final = 32
 
 
 def known_method(name: str) -> Method:
@@ -60,6 +61,12 @@ def check_amount(spec: QuantizeSpec, method: Method) -> Iterator[Refusal]:
             f"--samples {spec.samples} × --seq-len {spec.seq_len} is {tokens} tokens of calibration; "
             f"below {FLOOR_TOKENS} the result is noise",
             "use at least --samples 32 --seq-len 256",
+        )
+    elif method.calibrated and 1 <= spec.seq_len < LEAST_ROW:
+        yield Refusal(
+            "seq-len",
+            f"--seq-len {spec.seq_len}: rows of fewer than {LEAST_ROW} tokens have no context to learn from",
+            "use --seq-len 512",
         )
 
 

@@ -161,7 +161,7 @@ def plan_quantize(spec: QuantizeSpec, facts: ModelFacts, materials: Materials) -
     need = estimate(
         facts,
         Scheme(name, engine.name, bits, group),
-        tokens=spec.samples * spec.seq_len if text else 0,
+        tokens=min(spec.samples * spec.seq_len, text.size_bytes) if text else 0,  # no token is shorter than a byte
         threads=threads,
         on_gpu=device != "cpu",
         compared=spec.gate,

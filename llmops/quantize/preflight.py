@@ -6,7 +6,8 @@ others late and without a cause; every one is found here from the configuration 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Final
 
 from llmops.checkpoint.facts import ModelFacts
@@ -33,10 +34,7 @@ def check_model(spec: QuantizeSpec, method: Method, facts: ModelFacts) -> Iterat
         yield Refusal("model-format", f"{spec.model} is {what}", "give the directory of a whole model")
         return
     if not facts.complete:
-        broken = next((f for f in facts.findings if f.severity == "error"), None)
-        text = broken.message if broken else "its weights are incomplete"
-        remedy = (broken.remedy if broken else None) or "download the checkpoint again"
-        yield Refusal("model-incomplete", f"{spec.model}: {text}", remedy)
+        yield incomplete(spec.model, facts)
         return
     if facts.quantization is not None and facts.format != "gguf":
         yield Refusal(
@@ -67,6 +65,25 @@ def check_model(spec: QuantizeSpec, method: Method, facts: ModelFacts) -> Iterat
             f"use --chunk-tokens {facts.context_length} or less",
         )
     yield from check_shapes(spec, method, facts)
+
+
+def incomplete(name: str, facts: ModelFacts) -> Refusal:
+    """What is wrong with weights that are not whole or not readable."""
+    worst = sorted(facts.findings, key=lambda found: found.severity != "error")
+    text = worst[0].message if worst else "its weights are incomplete"
+    remedy = (worst[0].remedy if worst else None) or "download the checkpoint again"
+    return Refusal("model-incomplete", f"{name}: {text}", remedy)
+
+
+def check_place(spec: QuantizeSpec, model: Path, taken: Iterable[Path]) -> Iterator[Refusal]:
+    """The original must not lie where the result, or an older one that failed, is replaced."""
+    for place in taken:
+        if model.is_relative_to(place):
+            yield Refusal(
+                "output-is-model",
+                f"the model {spec.model} lies in {place}, which this run replaces",
+                "choose another --out, so that the original stays",
+            )
 
 
 def check_shapes(spec: QuantizeSpec, method: Method, facts: ModelFacts) -> Iterator[Refusal]:
@@ -165,18 +182,19 @@ def made(spec: QuantizeSpec, method: Method) -> Format:
     return Format(method, spec.bits or method.bits[0], ordered=spec.desc_act and spec.group_size != -1)
 
 
+def little_text(tokens: int, remedy: str) -> list[Finding]:
+    """A warning when the calibration text is small."""
+    if tokens >= GOOD_TOKENS:
+        return []
+    text = f"{tokens} tokens of calibration; {GOOD_TOKENS} are recommended"
+    return [Finding("calibration-small", "warning", text, f"{remedy} for a model that is to be served")]
+
+
 def warnings(spec: QuantizeSpec, method: Method, group: int, text: TextFacts | None, host: Host) -> tuple[Finding, ...]:
     """What does not stop the work but will matter."""
     found: list[Finding] = []
-    if method.calibrated and spec.samples * spec.seq_len < GOOD_TOKENS:
-        found.append(
-            Finding(
-                "calibration-small",
-                "warning",
-                f"{spec.samples * spec.seq_len} tokens of calibration; {GOOD_TOKENS} are recommended",
-                "use --samples 128 --seq-len 512 for a model that is to be served",
-            )
-        )
+    if method.calibrated:
+        found += little_text(spec.samples * spec.seq_len, "use --samples 128 --seq-len 512")
     if method.calibrated and text is not None and text.name.startswith("builtin:"):
         found.append(
             Finding(

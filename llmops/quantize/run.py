@@ -13,6 +13,7 @@ from llmops.checkpoint.convert import share
 from llmops.checkpoint.facts import ModelFacts
 from llmops.checkpoint.reader import read_model
 from llmops.errors import OutsideError
+from llmops.findings import Finding
 from llmops.hardware.detect import detect
 from llmops.progress import Progress
 from llmops.quantize import card, child, options, preflight
@@ -88,7 +89,14 @@ def _gather(spec: QuantizeSpec, progress: Progress) -> tuple[QuantizePlan, Sourc
     text = calibration_text(spec.calibration) if method.calibrated else None
     eval_text = evaluation_text(spec.quality.eval_text) if spec.gate else None
     source = resolve(spec.model, progress)
-    raise_first(list(preflight.check_model(spec, method, source.facts)))
+    place = Workspace(spec.out)
+    taken = (each.resolve() for each in (place.out, place.partial, place.rejected))
+    raise_first(
+        [
+            *preflight.check_place(spec, source.path.resolve(), taken),
+            *preflight.check_model(spec, method, source.facts),
+        ]
+    )
     runtime = find_runtime(choose_engine(method, spec.engine), spec.engine_python)
     free = shutil.disk_usage(existing_parent(spec.out)).free
     materials = Materials(host, runtime, text, eval_text, free)
@@ -167,7 +175,7 @@ def _compare(
 def _report(
     plan: QuantizePlan, source: Source, made: ModelFacts, result: dict[str, Any], comparison: Comparison | None
 ) -> QuantizeReport:
-    gate, findings = Gate(None, None), plan.findings
+    gate, findings = Gate(None, None), (*plan.findings, *_text_found(plan, result))
     if comparison is not None and plan.limits is not None:
         gate, judged = judge(comparison.quality, plan.limits)
         findings = (*judged, *findings, *shortage(plan.quality, comparison))
@@ -202,6 +210,17 @@ def _report(
         comparison=comparison,
         serve_command=serve_command(plan),
     )
+
+
+def _text_found(plan: QuantizePlan, result: dict[str, Any]) -> tuple[Finding, ...]:
+    """What the plan could not know of the calibration text: how many tokens it gives."""
+    if plan.text is None or (rows := result["calibration"]["rows"]) >= plan.samples:
+        return ()
+    had = f"--calibration {plan.text.name} gives {rows} rows of {plan.seq_len} tokens, not {plan.samples}"
+    short = Finding("calibration-short", "note", had, "add text, or ask for fewer --samples")
+    known = any(finding.rule == "calibration-small" for finding in plan.findings)
+    small = [] if known else preflight.little_text(result["calibration"]["tokens"], "add text")
+    return (short, *small)
 
 
 def serve_command(plan: QuantizePlan) -> str:

@@ -56,6 +56,7 @@ GPTQ = ("--method", "gptq", "--group-size", "32")
         ((*GPTQ, "--samples", "2", "--seq-len", "4"), "8 tokens of calibration"),
         ((*GPTQ, "--samples", "8", "--seq-len", "4096"), "longer than the model's context"),
         ((*GPTQ, "--samples", "0"), "at least 1"),
+        ((*GPTQ, "--samples", "9000", "--seq-len", "1"), "rows of fewer than 32 tokens"),
         ((*GPTQ, "--engine", "autogptq"), "no quantiser 'autogptq'"),
         ((*GPTQ, "--engine", "bitsandbytes"), "cannot make gptq"),
         ((*GPTQ, "--engine-python", "/nowhere/python"), "not an executable"),
@@ -159,6 +160,25 @@ def test_weights_of_another_shape_than_the_configuration(refused, model, method)
     """With a quantisation configuration, transformers loads and saves such a model without a word."""
     edit_config(model, intermediate_size=256)
     assert "another shape than config.json says (and 5 more)" in refused(model, *method)["message"]
+
+
+def test_weights_in_a_format_that_can_run_code(refused, model):
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    error = refused(model, *GPTQ)
+    assert "pytorch_model.bin, a format that can run code" in error["message"]
+    assert "safetensors" in error["hint"]
+
+
+def test_an_output_that_would_replace_the_original(llmops, model, tmp_path):
+    """The model itself, its parent, and the place of an older result that failed."""
+    (tmp_path / "out.rejected").symlink_to(model)
+    (tmp_path / "config.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    for out in (model, tmp_path, tmp_path / "out"):
+        result = llmops("quantize", model, "-o", out, "--method", "bnb-nf4", "--force")
+        assert result.code == USAGE, result.stderr
+        assert "which this run replaces" in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_tokenizer_that_cannot_be_read(refused, model):
