@@ -42,9 +42,11 @@ def build_step(step: Step, run: Run) -> StepReport:
 
 
 def triton_step(step: Step, run: Run) -> StepReport:
-    """Serve the exported model with Triton until the run ends; ready means that every model says so."""
+    """Serve the exported model with Triton until the run ends; ready means that every model has answered once."""
     from llmops.hardware import detect
+    from llmops.report.document import Table, Text
     from llmops.serve.triton import TritonSpec, decide, running
+    from llmops.serve.triton.first import PROMPT
     from llmops.serve.triton.serve import ready_data
 
     log = run.directory / "triton.log"
@@ -54,4 +56,8 @@ def triton_step(step: Step, run: Run) -> StepReport:
     spec = TritonSpec.model_validate(flows | dict(step.options))
     server = run.stack.enter_context(running(decide(spec, detect()), run.progress, log))
     line = f"{len(server.states)} models ready after {server.ready_s:.1f} s ({server.decision.middle})"
-    return StepReport("triton", line, data=ready_data(server) | {"states": server.states})
+    rows = tuple((name, state, server.answers.get(name, "")) for name, state in sorted(server.states.items()))
+    asked = Table(("model", "state", f"answer to {PROMPT!r}"), rows, title="Triton")
+    again = Text(f"to serve it for longer: llmops serve --engine triton --repository {server.decision.repository}")
+    data = ready_data(server) | {"states": server.states, "answers": server.answers}
+    return StepReport("triton", line, data=data, blocks=(asked, again))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.serve.triton.pbtxt import PbtxtError, Word, parse, schema, write
+from llmops.serve.triton.pbtxt import PbtxtError, parse, schema
+from llmops.serve.triton.pbtxt_write import Word, write
 
 GUIDE = """
 # the operations guide's ensemble

@@ -224,8 +224,10 @@ def test_a_detached_server_is_known_and_stopped(llmops, triton_python, exported,
 
 def test_a_generator_can_call_a_graph_backend(triton_python, exported, tmp_path):
     """The way of a TensorRT engine: a model of its own holds the graph, the generator asks it for logits."""
-    from llmops.serve.triton.pbtxt import write
-    from llmops.serve.triton.repository import RUNTIME, SHARED, make_repository, write_repository
+    from llmops.serve.triton.parts import RUNTIME, SHARED
+    from llmops.serve.triton.pbtxt_write import write
+    from llmops.serve.triton.placing import write_repository
+    from llmops.serve.triton.repository import make_repository
     from llmops.serve.triton.spec import read_served
 
     spec, served = triton.TritonSpec(), read_served(exported / "causal-lm")

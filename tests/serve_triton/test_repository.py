@@ -17,7 +17,8 @@ from llmops.serve.triton.launch import Ports, make_launch
 from llmops.serve.triton.locate import Server, find_server
 from llmops.serve.triton.logs import CAUSES, describe, find_cause
 from llmops.serve.triton.pbtxt import parse
-from llmops.serve.triton.repository import choose_middle, make_repository, vllm_repository, write_repository
+from llmops.serve.triton.placing import write_repository
+from llmops.serve.triton.repository import choose_middle, make_repository, vllm_repository
 from llmops.serve.triton.server import decide
 from llmops.serve.triton.spec import Served, TritonSpec, read_served, spec_from
 

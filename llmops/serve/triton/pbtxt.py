@@ -1,4 +1,4 @@
-"""Read and write config.pbtxt: protobuf's text format for Triton's model configuration, with the place of every value.
+"""Read config.pbtxt: protobuf's text format for Triton's model configuration, with the place of every value.
 
 The schema is data (``model_config.json``), so neither protobuf nor a Triton client is needed, and a mistake is named with
 line, column and the nearest right word. Pure.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -279,43 +279,3 @@ def _unquote(text: str) -> str:
         return _ESCAPES.get(code, code)
 
     return re.sub(r"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.)", replace, text[1:-1])
-
-
-# ---- writing ----
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """An enumeration's value, written without quotes."""
-
-    name: str
-
-
-def write(values: Mapping[str, Any]) -> str:
-    """A configuration from plain data: dicts are messages, lists are repeated, :class:`Word` is an enumeration's value."""
-    return "".join(_lines(values, ""))
-
-
-def _lines(values: Mapping[str, Any], indent: str) -> Iterator[str]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield f"{indent}{name} {{\n"
-            yield from _lines(value, indent + "  ")
-            yield f"{indent}}}\n"
-        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], Mapping):
-            for each in value:
-                yield from _lines({name: each}, indent)
-        elif isinstance(value, (list, tuple)):
-            yield f"{indent}{name}: [ {', '.join(_scalar(each) for each in value)} ]\n"
-        else:
-            yield f"{indent}{name}: {_scalar(value)}\n"
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, Word):
-        return value.name
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-    return repr(value)

@@ -16,6 +16,7 @@ from llmops.report.document import Block, Code, Document, Facts, Table, Text
 from llmops.report.files import write_whole
 from llmops.serve import registry
 from llmops.serve.detached import ServersReport, start_detached
+from llmops.serve.triton.first import command
 from llmops.serve.triton.server import RunningTriton, TritonDecision, decide, running
 from llmops.serve.triton.spec import TritonSpec
 from llmops.units import format_duration
@@ -32,6 +33,7 @@ class TritonReport:
     ready_s: float | None = None
     served_s: float | None = None
     states: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict)
     stopped_by: int = 0
 
     @property
@@ -49,6 +51,7 @@ class TritonReport:
             "middle": self.decision.middle,
             "models": self.decision.models,
             "states": self.states,
+            "answers": self.answers,
             "url": launch.url,
             "grpc": launch.grpc,
             "metrics_url": launch.metrics_url,
@@ -93,6 +96,7 @@ def serve(
         ready_s=server.ready_s,
         served_s=round(time.monotonic() - began, 1),
         states=server.states,
+        answers=server.answers,
         stopped_by=stopped_by,
     )
 
@@ -149,10 +153,8 @@ def how_to_use(server: RunningTriton) -> tuple[str, ...]:
         for name, state in sorted(server.states.items())
     ]
     lines = [f"ready after {format_duration(server.ready_s)}: {server.url}  gRPC: {server.grpc}", *states]
-    first = next((name for name, what in server.decision.models.items() if "generate" in what), None)
-    if first is not None:
-        field_name = "text" if first.endswith("_ensemble") else "text_input"
-        lines.append(f'try: curl {server.url}/v2/models/{first}/generate -d \'{{"{field_name}": "Hello"}}\'')
+    calls = (command(server.url, name, use) for name, use in server.decision.models.items())
+    lines += [f"try: {line}" for line in calls if line][:1]
     return (*lines, f"metrics: {server.metrics_url}  log: {server.log}  stop: Ctrl-C")
 
 

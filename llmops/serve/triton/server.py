@@ -18,18 +18,15 @@ from llmops.process import Child, Command, start, tail
 from llmops.progress import Progress
 from llmops.serve.preflight import free_port
 from llmops.serve.ready import request
+from llmops.serve.triton import first
 from llmops.serve.triton.check import check_repository
 from llmops.serve.triton.launch import Ports, TritonLaunch, make_launch
 from llmops.serve.triton.locate import Server, find_server
 from llmops.serve.triton.logs import describe, error_lines, find_cause
+from llmops.serve.triton.parts import Repository
+from llmops.serve.triton.placing import write_repository
 from llmops.serve.triton.plans import require_engines, with_engine
-from llmops.serve.triton.repository import (
-    Repository,
-    choose_middle,
-    make_repository,
-    vllm_repository,
-    write_repository,
-)
+from llmops.serve.triton.repository import choose_middle, make_repository, vllm_repository
 from llmops.serve.triton.spec import TritonSpec, read_served
 from llmops.settings import settings
 
@@ -60,6 +57,7 @@ class RunningTriton:
 
     Attributes:
         states: Model -> READY, as the server says.
+        answers: Model -> what it said to a first request, in short; models of others are not asked.
     """
 
     decision: TritonDecision
@@ -67,6 +65,7 @@ class RunningTriton:
     log: Path
     ready_s: float
     states: dict[str, str]
+    answers: dict[str, str]
 
     @property
     def url(self) -> str:
@@ -210,10 +209,10 @@ def _refused(directory: Path, broken: list[Finding]) -> UsageError:
 
 @contextmanager
 def running(decision: TritonDecision, progress: Progress, log: Path | None = None) -> Iterator[RunningTriton]:
-    """Start the server and wait until every model is ready; leaving the block ends it.
+    """Start the server and wait until every model is ready and has answered once; leaving the block ends it.
 
     Raises:
-        LlmopsError: It died or a model could not be loaded, with the cause from its log.
+        LlmopsError: It died, a model could not be loaded or does not answer, with the cause from its log.
     """
     log = log or _new_log(decision)
     progress.phase(f"starting Triton ({decision.server.kind})")
@@ -222,7 +221,8 @@ def running(decision: TritonDecision, progress: Progress, log: Path | None = Non
     began = time.monotonic()
     with start(command) as child:
         states = _wait_ready(child, decision, log, progress, began)
-        yield RunningTriton(decision, child, log, round(time.monotonic() - began, 2), states)
+        answers = _ask(child, decision, log, progress)
+        yield RunningTriton(decision, child, log, round(time.monotonic() - began, 2), states, answers)
 
 
 def _wait_ready(child: Child, decision: TritonDecision, log: Path, progress: Progress, began: float) -> dict[str, str]:
@@ -243,6 +243,19 @@ def _wait_ready(child: Child, decision: TritonDecision, log: Path, progress: Pro
                 text, f"allow more with --ready-timeout; the log is {log}", ExitCode.OUTSIDE, log, last
             )
         time.sleep(POLL_S)
+
+
+def _ask(child: Child, decision: TritonDecision, log: Path, progress: Progress) -> dict[str, str]:
+    progress.phase("asking each model once")
+    said, failed = first.answers(decision.launch.url, decision.models, decision.launch.deadline_s)
+    if failed:
+        if child.wait(1.0) is not None:
+            raise explain_end(child.returncode, log, "at its first request")
+        model, reason = next(iter(failed.items()))
+        errors = error_lines(tail(log, 400))
+        text = f"the model {model} is loaded, but it does not answer: {reason}"
+        raise TritonFailedError(text, f"the log is {log}", ExitCode.OUTSIDE, log, errors)
+    return said
 
 
 def model_states(url: str) -> dict[str, str]:
