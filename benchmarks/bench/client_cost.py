@@ -30,6 +30,7 @@ def load(url: str, requests: int, streams: int, tokens: int) -> list[str]:
         str(tokens),
         "--json",
         "-q",
+        "--allow-invalid",
     ]
     return [*COMMAND, url, "--requests", str(requests), "--concurrency", str(streams), *options]
 

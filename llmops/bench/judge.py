@@ -138,10 +138,11 @@ def report(
         notes = compare.differences(baseline, picked.data() | mine)
         findings += [Finding("comparison", "note", note) for note in notes]
         comparison = {"baseline": str(spec.baseline), "verdict": verdicts[-1], "changes": changes, "notes": notes}
+    wanted = gates or not spec.allow_invalid
     verdict: slo.Verdict = "FAIL" if "FAIL" in verdicts else "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts else "PASS"
     answered = any(level.counts.ok for level in levels)
     return BenchReport(
-        ok=answered and session.interrupted is None and not (gates and verdict != "PASS"),
+        ok=answered and session.interrupted is None and not (wanted and verdict != "PASS"),
         findings=tuple(findings),
         url=spec.url,
         model=session.endpoint.model,
@@ -160,6 +161,7 @@ def report(
         lengths=lengths,
         raw=str(spec.raw) if spec.raw else None,
         interrupted=session.interrupted,
+        allow_invalid=spec.allow_invalid,
     )
 
 

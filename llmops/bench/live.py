@@ -14,7 +14,7 @@ from llmops.progress import Progress
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
-def sparkline(values: list[float], width: int = 8) -> str:
+def sparkline(values: list[float], width: int = 5) -> str:
     """The last ``width`` values as bars between 0 and their largest."""
     shown = values[-width:]
     top = max(shown, default=0.0) or 1.0
@@ -32,9 +32,12 @@ def load_words(spec: BenchSpec, plan: LoadPlan, step: float | None) -> str:
 
 
 class Watch:
-    """Turns what the load knows of itself into progress, twice a second."""
+    """Turns what the load knows of itself into progress, twice a second.
 
-    def __init__(self, progress: Progress, plan: LoadPlan, words: str) -> None:
+    ``phase`` False: the load is a level of a larger phase, whose rows stand under one title.
+    """
+
+    def __init__(self, progress: Progress, plan: LoadPlan, words: str, *, phase: bool = True) -> None:
         self._progress = progress
         self._plan = plan
         self._flying: deque[float] = deque(maxlen=8)
@@ -42,7 +45,8 @@ class Watch:
         self._seen = 0
         self._lags_seen = 0
         self._began = time.monotonic()
-        progress.phase(words)
+        if phase:
+            progress.phase(words)
         progress.update(0, self._total())
 
     def _total(self) -> float | None:
@@ -62,9 +66,10 @@ class Watch:
         late = max(lags, default=0) / 1e6
         light = "●" if late < 5 else "◐" if late < 20 else "○"
         ttft = f" ttft {self._ttft[-1]:.0f} ms {sparkline(list(self._ttft))}" if self._ttft else ""
-        failed = f" {facts.failed} failed" if facts.failed else ""
+        failed = f" {facts.failed} failed," if facts.failed else ""
         done = time.monotonic() - self._began if self._plan.duration_s is not None else facts.done
-        note = f"{light} {facts.in_flight} in flight {sparkline(list(self._flying))}{ttft}{failed}"
+        # 40 characters are shown: what went wrong stands first.
+        note = f"{light}{failed} {facts.in_flight} in flight {sparkline(list(self._flying))}{ttft}"
         self._progress.update(done, self._total(), note)
 
     def _sample_ttft(self, facts: LoadFacts) -> None:

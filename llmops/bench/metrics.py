@@ -81,7 +81,7 @@ class Metrics:
     Attributes:
         error_rate: Failed over all, None when nothing ended.
         goodput: Share of all requests that are whole and within every latency limit of the SLOs (see ``slo.py``).
-        goodput_rate: The same as requests a second.
+        goodput_rate: Such requests a second, of those that ended within the window.
     """
 
     window_s: float
@@ -112,7 +112,7 @@ class Metrics:
 
 
 def measure(samples: Samples, window_ns: tuple[int, int], good: set[int]) -> Metrics:
-    """Summarise one level. ``good`` holds the numbers of the requests that count into goodput."""
+    """Summarise one level. ``good`` holds the indexes of the rows that count into goodput."""
     measured, ok = samples.measured, samples.ok
     window_s = max(1e-9, (window_ns[1] - window_ns[0]) / _NS)
 
@@ -140,7 +140,7 @@ def measure(samples: Samples, window_ns: tuple[int, int], good: set[int]) -> Met
         input_tokens_per_s=sum(row.input_tokens or 0 for row in within) / window_s,
         error_rate=(len(measured) - len(ok)) / len(measured) if measured else None,
         goodput=len(good) / len(measured) if measured else None,
-        goodput_rate=len(good) / window_s,
+        goodput_rate=sum(samples.rows[index].end_ns <= window_ns[1] for index in good) / window_s,
     )
 
 

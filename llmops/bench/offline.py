@@ -13,17 +13,17 @@ import msgspec
 from llmops import extras, process
 from llmops.bench import stats
 from llmops.bench.spec import BenchSpec
-from llmops.errors import MachineError, OutsideError, UsageError, did_you_mean
+from llmops.errors import ExitCode, LlmopsError, OutsideError, UsageError, did_you_mean
 from llmops.findings import Finding
 from llmops.progress import Progress
 
-# Engine -> (adapter, module that must be installed). Each adapter runs alone in a child, so that a crash of a native
-# library is a result, and its memory goes back.
-ENGINES: Final[dict[str, tuple[str, str]]] = {
+# Engine -> (adapter, module that must be installed; None: the adapter chooses between several). Each adapter runs alone in
+# a child, so that a crash of a native library is a result, and its memory goes back.
+ENGINES: Final[dict[str, tuple[str, str | None]]] = {
     "transformers": ("llmops.bench.offline_transformers", "transformers"),
     "onnxruntime": ("llmops.bench.offline_onnx", "onnxruntime"),
+    "tensorrt": ("llmops.bench.offline_tensorrt", None),
 }
-DEFAULT_BATCHES: Final = (1, 2, 4)
 DEFAULT_REPEATS: Final = 3
 _TIMEOUT_S: Final = 3600.0
 
@@ -51,7 +51,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class OfflineReport:
-    """Tokens a second of an engine at batch sizes."""
+    """Tokens a second of an engine at batch sizes.
+
+    Attributes:
+        takes: The batches and lengths that the engine's own profiles allow; empty where it has none.
+        layers: The slowest layers of one prefill, where the engine can tell.
+    """
 
     ok: bool
     findings: tuple[Finding, ...]
@@ -60,17 +65,19 @@ class OfflineReport:
     batches: tuple[Batch, ...]
     versions: dict[str, str]
     device: str
-    profile: tuple[dict[str, Any], ...] = ()
+    takes: str = ""
+    layers: tuple[dict[str, Any], ...] = ()
 
 
 def offline(engine: str, model: str, spec: BenchSpec, progress: Progress) -> OfflineReport:
     """Measure ``model`` in ``engine``.
 
-    ``sweep`` gives the batch sizes, ``requests`` the repeats of each, ``input_tokens`` and ``output_tokens`` the lengths.
+    ``sweep`` gives the batch sizes (else the adapter chooses), ``requests`` the repeats of each, ``input_tokens`` and
+    ``output_tokens`` the lengths.
 
     Raises:
-        UsageError: Unknown engine, or no such model.
-        MachineError: The engine is not installed.
+        UsageError: Unknown engine, no such model, or sizes that the engine does not take.
+        MachineError: The engine is not installed, or there is no GPU for it.
         OutsideError: The engine died; its last line is the message.
     """
     if engine not in ENGINES:
@@ -78,8 +85,11 @@ def offline(engine: str, model: str, spec: BenchSpec, progress: Progress) -> Off
     adapter, module = ENGINES[engine]
     if not Path(model).exists():
         raise UsageError(f"there is no model at {model}", "give a checkpoint directory, an .onnx or an engine file")
-    extras.require_installed(module, f"measuring with {engine}")
-    batches = [int(size) for size in spec.sweep] or list(DEFAULT_BATCHES)
+    if module is not None:
+        extras.require_installed(module, f"measuring with {engine}")
+    elif not Path(model).is_file():
+        raise UsageError(f"{model} is no engine file", "llmops build tensorrt MODEL.onnx -o MODEL.engine makes one")
+    batches = [int(size) for size in spec.sweep]
     repeats = spec.requests or DEFAULT_REPEATS
     progress.phase(f"{engine}: load {model}")
     with tempfile.TemporaryDirectory(prefix="llmops-bench-") as directory:
@@ -92,10 +102,10 @@ def offline(engine: str, model: str, spec: BenchSpec, progress: Progress) -> Off
                 }
             )
         )  # fmt: skip
-        return _read(engine, model, _run(adapter, order, progress, len(batches) * repeats))
+        return _read(engine, model, _run(adapter, order, progress, len(batches) * repeats or None))
 
 
-def _run(adapter: str, order: Path, progress: Progress, total: int) -> list[dict[str, Any]]:
+def _run(adapter: str, order: Path, progress: Progress, total: int | None) -> list[dict[str, Any]]:
     log = order.with_name("log")
     command = process.Command((sys.executable, "-m", adapter, str(order)), log)
     rows: list[dict[str, Any]] = []
@@ -103,23 +113,29 @@ def _run(adapter: str, order: Path, progress: Progress, total: int) -> list[dict
         for line in child.stdout:
             if line.startswith("{"):
                 rows.append(msgspec.json.decode(line))
+                _refuse(rows[-1].get("refused"))
                 done = sum("batch" in row for row in rows)
                 progress.update(done, total, f"batch {rows[-1].get('batch', '')}")
         code = child.wait(_TIMEOUT_S)
     if code:
         last = next((line for line in reversed(process.tail(log)) if line.strip()), "no output")
-        if code == 3:
-            raise MachineError(last)
         raise OutsideError(
             f"the engine ended with {code}: {last.strip()}", "-vv shows more; llmops diagnose reads logs"
         )
     return rows
 
 
+def _refuse(refused: dict[str, Any] | None) -> None:
+    """Raise here what the adapter refused there."""
+    if refused is not None:
+        raise LlmopsError(refused["message"], refused["hint"], exit_code=ExitCode(refused["code"]))
+
+
 def _read(engine: str, model: str, rows: list[dict[str, Any]]) -> OfflineReport:
     unknown: dict[str, Any] = {"versions": {}, "device": "unknown"}
     facts = next((row for row in rows if "versions" in row), unknown)
     sizes = dict.fromkeys(row["batch"] for row in rows if "batch" in row)
+    layers = next((row["layers"] for row in rows if "layers" in row), ())
     batches = tuple(_batch([row for row in rows if row.get("batch") == size]) for size in sizes)
     return OfflineReport(
         ok=bool(batches),
@@ -129,7 +145,8 @@ def _read(engine: str, model: str, rows: list[dict[str, Any]]) -> OfflineReport:
         batches=batches,
         versions=facts["versions"],
         device=facts["device"],
-        profile=tuple(facts.get("profile", ())),
+        takes=facts.get("takes", ""),
+        layers=tuple(layers),
     )
 
 

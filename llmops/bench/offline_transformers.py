@@ -7,32 +7,29 @@ calls once a step.
 from __future__ import annotations
 
 import itertools
-import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from llmops import extras
+from llmops.bench.offline_child import run, say
 
 
-def main() -> None:
+def work(order: dict[str, Any]) -> None:
     """Load the model once, then generate for each batch size: one unmeasured run, then the repeats."""
-    order = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch = extras.require("torch", "measuring with transformers")
     transformers = extras.require("transformers", "measuring with transformers")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = transformers.AutoModelForCausalLM.from_pretrained(order["model"], dtype="auto").to(device).eval()
     name = torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    _say({"versions": versions, "device": name})
+    say({"versions": versions, "device": name})
     torch.manual_seed(order["seed"])
-    for batch in order["batches"]:
+    for batch in order["batches"] or (1, 2, 4):
         ids = torch.randint(10, model.config.get_text_config().vocab_size - 10, (batch, order["input_tokens"]))
         for number in range(order["repeats"] + 1):
             row = _generate(model, ids.to(device), order["output_tokens"], torch)
             if number:
-                _say({"batch": batch, "input_tokens": order["input_tokens"], **row})
+                say({"batch": batch, "input_tokens": order["input_tokens"], **row})
 
 
 def _generate(model: Any, ids: Any, tokens: int, torch: Any) -> dict[str, Any]:
@@ -68,10 +65,5 @@ def _generate(model: Any, ids: Any, tokens: int, torch: Any) -> dict[str, Any]:
     }
 
 
-def _say(row: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(row) + "\n")
-    sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    main()
+    run(work)

@@ -21,7 +21,7 @@ class LoadPlan:
             answers do; ``concurrency`` then is a cap whose queue counts into the latencies.
         due_ns: Offsets from the start, one a conversation (open loop).
         first, step: This process has conversations first, first + step, …
-        requests: How many to send at most (closed loop).
+        requests: How many to send at most, following turns included.
         duration_s: No request is begun after this many seconds.
         ramp_s: Closed loop: users join evenly over it. Requests begun in the ramp are not measured.
         preopen: Connections to open before the clock starts.

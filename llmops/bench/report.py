@@ -104,13 +104,13 @@ class BenchReport:
     """One measurement.
 
     Attributes:
-        ok: False when a gate failed or nothing was answered.
-        verdict: Of all gates together. Without gates it is PASS for a valid run and INCONCLUSIVE for an invalid one, and
-            neither changes the exit code.
+        ok: False when a gate failed, nothing was answered, or the run is INVALID and that is not allowed.
+        verdict: Of all gates together. Without gates it is PASS for a valid run and INCONCLUSIVE for an invalid one.
         levels: One, or one for each level of a sweep or a search.
         chosen: Index of the level that the figures at the top of the JSON come from: the only one, the highest of a
             sweep, the best of a search.
         gates: Whether anything was asked that can fail.
+        allow_invalid: Without gates, an INVALID run still counts as a success.
         found: What a search found, in words.
         comparison: Against the baseline.
         charts: Whether the document holds the plots; a terminal is better off without.
@@ -137,6 +137,7 @@ class BenchReport:
     raw: str | None = None
     lengths: dict[str, Any] = field(default_factory=dict)
     charts: bool = True
+    allow_invalid: bool = False
 
     @property
     def level(self) -> Level:
@@ -155,12 +156,15 @@ class BenchReport:
 
     @property
     def exit_code(self) -> ExitCode:
-        """0, 1 or 6 by the verdict where something was asked; 5 when nothing was answered; 130 or 143 when interrupted."""
+        """0, 1 or 6 by the verdict; 5 when nothing was answered; 130 or 143 when interrupted.
+
+        A gate asked of an INVALID run is always 6: ``allow_invalid`` is for figures, not for judgements.
+        """
         if self.interrupted is not None:
             return ExitCode(128 + self.interrupted)
         if not any(level.counts.ok for level in self.levels):
             return ExitCode.OUTSIDE
-        if not self.gates:
+        if self.allow_invalid and not self.gates:
             return ExitCode.OK
         return {"PASS": ExitCode.OK, "FAIL": ExitCode.NO, "INCONCLUSIVE": ExitCode.INCONCLUSIVE}[self.verdict]
 

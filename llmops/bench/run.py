@@ -47,6 +47,7 @@ class Session:
     raw: RawWriter | None = None
     meter: Meter | None = None
     energy: dict[str, Any] | None = None
+    titled: bool = False
 
 
 def bench(spec: BenchSpec, progress: Progress) -> BenchReport:
@@ -62,6 +63,7 @@ def bench(spec: BenchSpec, progress: Progress) -> BenchReport:
         if spec.find_max:
             from llmops.bench.search import find_max
 
+            begin_levels(session, "search for the most load")
             levels, chosen, found = find_max(session, measure_level)
         else:
             levels, chosen, found = _levels(session), -1, None
@@ -108,6 +110,8 @@ def _levels(session: Session) -> list[Level]:
     spec = session.spec
     found = []
     steps: Sequence[float | None] = spec.sweep or (None,)
+    if len(steps) > 1:
+        begin_levels(session, f"{len(steps)} levels")
     for step in steps:
         level = measure_level(session, step)
         found.append(level)
@@ -116,6 +120,12 @@ def _levels(session: Session) -> list[Level]:
         if session.interrupted is not None:
             break
     return found
+
+
+def begin_levels(session: Session, title: str) -> None:
+    """From here on each level is a row under one title."""
+    session.progress.phase(title)
+    session.titled = True
 
 
 # One level
@@ -163,7 +173,7 @@ def level_plan(session: Session, step: float | None) -> LoadPlan:
         duration_s=spec.duration,
         ramp_s=base.ramp_s,
     )
-    return _open(replace(base, requests=None), due, concurrency, session)
+    return _open(base, due, concurrency, session)
 
 
 def _open(plan: LoadPlan, due: tuple[int, ...], cap: int | None, session: Session) -> LoadPlan:
@@ -193,8 +203,8 @@ def run_plan(
     session: Session, plan: LoadPlan, words: str, processes: int | None = None
 ) -> tuple[list[LoadFacts], Samples]:
     """Run a plan and read its spool."""
-    watch = live.Watch(session.progress, plan, words)
-    count = processes or workers.worker_count(plan, session.spec.workers)
+    watch = live.Watch(session.progress, plan, words, phase=not session.titled)
+    count = processes or workers.worker_count(plan, session.spec.workers, session.service_s)
     spools = [session.directory / f"{plan.first}-{place}.spool" for place in range(count)]
     if session.meter is not None:
         session.meter.begin()

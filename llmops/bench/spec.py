@@ -106,6 +106,7 @@ class BenchSpec(BaseModel):
     max_regression: float = Field(0.05, gt=0, lt=1)
     gpu_hour_cost: Decimal | None = Field(None, ge=0, description="What the serving machine costs an hour, in dollars")
     provider: str | None = Field(None, description="Whose price of the model to use")
+    allow_invalid: bool = Field(False, description="Let an INVALID run without gates count as a success")
     energy: bool = Field(True, description="Read the local GPUs' energy counters where the server is local")
     raw: Path | None = Field(None, description="Write one JSON line a request")
 

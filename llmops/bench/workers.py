@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import signal
@@ -20,18 +21,34 @@ from llmops.bench.plan import LoadFacts, LoadPlan
 from llmops.errors import LlmopsError, OutsideError
 
 STREAMS_PER_WORKER: Final = 512
-EVENTS_PER_WORKER: Final = 10_000
+EVENTS_PER_S_PER_WORKER: Final = 15_000  # a quarter of a core; beyond half of one, stamps begin to be late
 _READY_TIMEOUT_S: Final = 60.0
 _HEAD_START_NS: Final = 100_000_000
 
 
-def worker_count(plan: LoadPlan, asked: int | None) -> int:
-    """How many processes carry the plan: one up to 512 users, never more than there are cores or users."""
-    users = plan.concurrency or 1
+def worker_count(plan: LoadPlan, asked: int | None, service_s: float = 0.0) -> int:
+    """How many processes carry the plan: one up to 512 streams and 15,000 tokens a second, never more than there are
+    cores, users, or requests allowed at once.
+
+    ``service_s`` is how long an answer took in the warm-up, 0 when there was none.
+    """
+    streams, events_per_s = _expected(plan, service_s)
+    most = plan.concurrency or 1_000_000  # each process needs a share of the users, or of the cap
     if asked is not None:
-        return max(1, min(asked, users if plan.loop == "closed" else asked))
-    wanted = -(-users // STREAMS_PER_WORKER) if plan.loop == "closed" else 1
-    return max(1, min(wanted, os.cpu_count() or 1))
+        return max(1, min(asked, most))
+    wanted = max(-(-streams // STREAMS_PER_WORKER), math.ceil(events_per_s / EVENTS_PER_S_PER_WORKER))
+    return max(1, min(wanted, os.cpu_count() or 1, most))
+
+
+def _expected(plan: LoadPlan, service_s: float) -> tuple[int, float]:
+    """Streams at once and tokens a second, as far as the plan and the warm-up tell."""
+    tokens = sum(plan.prompts.output_tokens) / 2
+    if plan.due_ns is None:
+        users = plan.concurrency or 1
+        return users, users * tokens / service_s if service_s else 0.0
+    span_s = max(1.0, (plan.due_ns[-1] - plan.due_ns[0]) / 1e9)
+    rate = len(plan.due_ns) * plan.prompts.turns / span_s
+    return min(plan.concurrency or 1_000_000, math.ceil(rate * service_s)), rate * tokens
 
 
 def slices(plan: LoadPlan, count: int) -> list[LoadPlan]:

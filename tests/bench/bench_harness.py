@@ -61,9 +61,12 @@ def _end(process: subprocess.Popen) -> None:
 def bench(
     url: str, *options: str, env: dict | None = None, check: int | None = 0
 ) -> tuple[dict, subprocess.CompletedProcess]:
-    """Run ``llmops bench URL … --json``; returns the whole document and the process."""
+    """Run ``llmops bench URL … --json``; returns the whole document and the process.
+
+    A run on a busy machine may be INVALID, which without gates is exit 6; what is tested here is mostly something else.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", "llmops", "bench", url, *options, "--json"],
+        [sys.executable, "-m", "llmops", "bench", url, *options, "--json", "--allow-invalid"],
         capture_output=True,
         text=True,
         timeout=300,

@@ -36,6 +36,18 @@ def test_the_json_document_has_what_was_measured():
     assert data["metrics"]["ttft_ms"]["n/a"]["p99"] == "needs 459, has 20"
 
 
+def test_the_help_fits_a_screen_and_names_every_option(llmops):
+    from typer.main import get_command
+
+    from llmops.cli.main import app
+
+    shown = llmops("bench", "--help", env={"COLUMNS": "80"}).stdout
+    assert len(shown.splitlines()) <= 45
+    assert max(map(len, shown.splitlines())) <= 80
+    options = {name for option in get_command(app).commands["bench"].params for name in option.opts if "--" in name}
+    assert {name for name in options if name not in shown} == set()
+
+
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/", "/v1/chat/completions"])
 def test_the_url_works_with_and_without_its_version(suffix):
     with truth(ttft_ms=1, gap_ms=1) as server:
