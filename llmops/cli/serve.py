@@ -45,6 +45,9 @@ def serve(
         Literal["auto", "bfloat16", "float16", "float32"],
         typer.Option(metavar="TYPE", show_default=False, help="bfloat16, float16 or float32"),
     ] = "auto",
+    quantization: Annotated[
+        str | None, typer.Option(metavar="NAME", help="While loading: bnb-nf4, bnb-int8, fp8")
+    ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads; default: the free cores")] = None,
     kv_cache_gib: Annotated[float | None, typer.Option(metavar="GIB", help="KV cache memory on the CPU")] = None,
     gpu_memory_utilization: Annotated[float | None, typer.Option(metavar="SHARE")] = None,
@@ -114,6 +117,7 @@ def serve(
         "max_model_len": max_model_len,
         "max_num_seqs": max_num_seqs,
         "dtype": dtype,
+        "quantization": quantization,
         "threads": threads,
         "kv_cache_gib": kv_cache_gib,
         "gpu_memory_utilization": gpu_memory_utilization,

@@ -23,6 +23,9 @@ _OVERHEAD_GIB: Mapping[str, float] = {"llamacpp": 0.3, "transformers": 1.0, "vll
 CPU_HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 # transformers unpacks these to plain floats when it loads them on the CPU.
 _UNPACKED = ("compressed-tensors", "mxfp4", "fp8", "fbgemm_fp8", "modelopt", "modelopt_fp4")
+# Bytes a weight of what transformers quantises while it loads: 4 bit with a scale of one byte for 64, int8.
+_ONLINE_BYTES = {"bnb-nf4": 0.5 + 1 / 64, "bnb-int8": 1.0}
+_SHRINKING = ("attention", "mlp", "experts")
 # vLLM's CPU attention works on blocks of this many tokens.
 _VLLM_BLOCK = 128
 _RESERVE = 0.10
@@ -102,7 +105,7 @@ def plan_on_cpu(
     return ModelPlan(
         name=name, path=str(facts.path), engine=engine, engine_version=spec.engine_version, gpus=(), tensor_parallel=1,
         pipeline_parallel=1, replicas=1, dtype=dtype,
-        quantization=facts.quantization.method if facts.quantization else None, kv_cache_dtype="auto",
+        quantization=_quantization(facts, spec), kv_cache_dtype="auto",
         max_model_len=length, max_num_seqs=seqs, max_num_batched_tokens=spec.max_num_batched_tokens or _DEFAULT_BATCHED,
         gpu_memory_utilization=None, enforce_eager=engine == "vllm", kv_tokens=kv.tokens_in(pool, cache, length, length, derived=engine == "vllm"),
         max_concurrency=round(kv.concurrency(pool, cache, length, length), 2),
@@ -155,7 +158,19 @@ def _weights_gib(facts: ModelFacts, spec: PlanSpec, dtype: str, engine: str) -> 
         return facts.size_bytes / GIB
     if engine == "transformers" and facts.quantization and facts.quantization.quant_method in _UNPACKED:
         return facts.parameters * FLOAT_BYTES[dtype] / GIB
-    return total_weight_bytes(facts, FLOAT_BYTES[dtype]) / GIB
+    whole = total_weight_bytes(facts, FLOAT_BYTES[dtype])
+    if spec.quantization in _ONLINE_BYTES and facts.quantization is None:
+        # Quantised while it loads: the linear layers shrink, the vocabulary does not.
+        linears = sum(
+            layer.in_features * layer.out_features * layer.copies for layer in facts.linears if layer.part in _SHRINKING
+        )
+        whole -= linears * (FLOAT_BYTES[dtype] - _ONLINE_BYTES[spec.quantization])
+    return whole / GIB
+
+
+def _quantization(facts: ModelFacts, spec: PlanSpec) -> str | None:
+    """As the checkpoint is, or as it becomes while it is loaded."""
+    return facts.quantization.method if facts.quantization else spec.quantization
 
 
 def _wanted_cache_gib(engine: str, one_gib: float, seqs: int, cache: kv.CacheLayout, spec: PlanSpec) -> float:
@@ -176,7 +191,7 @@ def _key(facts: ModelFacts, spec: PlanSpec, engine: str, *, dtype: str, seqs: in
         pipeline_parallel=1,
         dtype=dtype,
         kv_cache_dtype="auto",
-        quantization=facts.quantization.method if facts.quantization else None,
+        quantization=_quantization(facts, spec),
         max_num_seqs=seqs,
         max_num_batched_tokens=spec.max_num_batched_tokens or _DEFAULT_BATCHED,
         enforce_eager=engine == "vllm",

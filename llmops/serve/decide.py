@@ -9,11 +9,13 @@ from pathlib import Path
 from llmops.checkpoint import ModelFacts, read_model
 from llmops.engines import engine_version, interpreter
 from llmops.errors import UsageError
+from llmops.extras import require_installed
 from llmops.findings import Finding
 from llmops.hardware.host import Host
 from llmops.planning.types import ModelPlan
 from llmops.serve.choose import Choice, choose_engine
 from llmops.serve.launch import Launch, launch
+from llmops.serve.online import online
 from llmops.serve.preflight import check_files, check_options, free_port, largest_rank
 from llmops.serve.sizing import Wanted, size
 from llmops.serve.spec import Engine, ServeSpec
@@ -71,6 +73,10 @@ def decide_all(specs: Sequence[ServeSpec], host: Host) -> tuple[Decision, ...]:
         facts = _facts(spec)
         choice = choose_engine(facts, spec.engine, gpus=len(host.usable_gpus))
         check_options(spec, choice.engine)
+        word = online(spec.quantization, facts, choice.engine, gpus=len(host.usable_gpus))
+        if word is not None and choice.engine == "transformers" and spec.engine_python is None:
+            require_installed("bitsandbytes", f"--quantization {word}")
+        spec = spec.model_copy(update={"quantization": word})
         check_files(spec, facts)
         if spec.loras and spec.max_lora_rank is None:
             spec = _absolute_adapters(spec.model_copy(update={"max_lora_rank": largest_rank(spec.loras)}))
@@ -83,7 +89,14 @@ def decide_all(specs: Sequence[ServeSpec], host: Host) -> tuple[Decision, ...]:
     ]
     plans = size(wanted, host)
     return tuple(
-        Decision(facts, choice, plan, python, launch(spec, facts, plan, python, port, engine=choice.engine), _card(host, plan))
+        Decision(
+            facts,
+            choice,
+            plan,
+            python,
+            launch(spec, facts, plan, python, port, engine=choice.engine),
+            _card(host, plan),
+        )
         for (spec, facts, choice, python), plan, port in zip(models, plans, ports, strict=True)
     )
 

@@ -53,6 +53,7 @@ def transformers(spec: ServeSpec, plan: ModelPlan, python: Path, port: int) -> B
         *(str(python), "-m", "llmops.serve.servers.transformers_server"),
         *_common(spec, plan, port),
         *("--dtype", plan.dtype),
+        *(("--quantization", spec.quantization) if spec.quantization else ()),
         *("--threads", str(plan.threads or 1)),
         *("--kv-tokens", str(_kv_tokens(plan))),
         *("--max-num-batched-tokens", str(batch_tokens)),

@@ -27,6 +27,7 @@ class ServeSpec(BaseModel):
         kv_cache_gib: Memory for the KV cache on the CPU; vLLM takes whole GiB.
         enforce_eager: vLLM without compiled graphs; None: on the CPU, where compiling doubles the start.
         api_key_env: Name of the variable that holds the key which clients must send. The key itself is never a flag.
+        quantization: bnb-nf4, bnb-int8 or fp8 while a plain model is loaded; after deciding, the engine's word for it.
         replicas: Copies of the model that Ray runs; None: one.
         ready_timeout_s: How long the start may take; None: by size and engine.
         log: Where the engine's output goes; None: a new file in the state directory.

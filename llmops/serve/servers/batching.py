@@ -150,21 +150,46 @@ class Batch:
         self._manager.stop(block=True, timeout=5, hard_stop=True)
 
 
-def load(path: Path, dtype: str, limits: Limits, chat_template: str | None, say: Callable[[str], None]) -> Batch:
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A model on the disk, and how it is to be loaded. ``quantization`` is bnb-nf4 or bnb-int8, made while loading."""
+
+    path: Path
+    dtype: str
+    quantization: str | None = None
+    chat_template: str | None = None
+
+
+def load(stored: Stored, limits: Limits, say: Callable[[str], None]) -> Batch:
     """Read the model into memory and start its batch."""
     began = time.monotonic()
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    if chat_template is not None:
-        tokenizer.chat_template = chat_template
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
-    say(f"Loading weights of {type(config).__name__} ({dtype})")
+    tokenizer = AutoTokenizer.from_pretrained(stored.path, local_files_only=True)
+    if stored.chat_template is not None:
+        tokenizer.chat_template = stored.chat_template
+    config = AutoConfig.from_pretrained(stored.path, local_files_only=True)
+    say(f"Loading weights of {type(config).__name__} ({stored.quantization or stored.dtype})")
+    more = {} if stored.quantization is None else {"quantization_config": bitsandbytes(stored.quantization)}
     model = AutoModelForCausalLM.from_pretrained(
-        path, config=config, dtype=dtype, local_files_only=True, attn_implementation="sdpa"
+        stored.path, config=config, dtype=stored.dtype, local_files_only=True, attn_implementation="sdpa", **more
     ).eval()
     say(f"Loading weights took {time.monotonic() - began:.2f} s ({model.dtype})")
     batch = Batch(model, tokenizer, limits)
     say(f"KV cache holds {limits.kv_tokens} tokens, at most {limits.sequences} requests in a batch")
     return batch
+
+
+def bitsandbytes(method: str) -> Any:
+    """How transformers is asked to quantise while it loads."""
+    from transformers import BitsAndBytesConfig
+
+    if method == "bnb-int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 
 def _into(news: asyncio.Queue[Step]) -> Callable[[Any], None]:

@@ -25,6 +25,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--quantization", choices=("bnb-nf4", "bnb-int8"))
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--max-model-len", type=int, required=True)
     parser.add_argument("--kv-tokens", type=int, required=True)
@@ -51,7 +52,8 @@ def main() -> None:
         options.max_model_len, options.kv_tokens, options.max_num_batched_tokens, options.max_num_seqs
     )
     template = options.chat_template.read_text(encoding="utf-8") if options.chat_template else None
-    batch = batching.load(options.model, options.dtype, limits, template, log.info)
+    stored = batching.Stored(options.model, options.dtype, options.quantization, template)
+    batch = batching.load(stored, limits, log.info)
     application = Server(batch, options.served_model_name, os.environ.pop("LLMOPS_SERVE_API_KEY", None)).app()
     config = uvicorn.Config(
         application, host=options.host, port=options.port, log_level="info", access_log=False, timeout_keep_alive=75
