@@ -129,8 +129,19 @@ def small_model_onnx(small_model, llmops, tmp_path_factory):
 @pytest.fixture(scope="session")
 def vllm_environment(llmops, model_cache) -> dict[str, str]:
     """vLLM in its own environment, made by the command under test and kept between runs."""
+    return installed("vllm", llmops, model_cache)
+
+
+@pytest.fixture(scope="session")
+def ray_environment(llmops, model_cache) -> dict[str, str]:
+    """Ray with vLLM, likewise."""
+    return installed("ray", llmops, model_cache)
+
+
+def installed(engine: str, llmops, model_cache) -> dict[str, str]:
+    """The variables with which llmops finds an engine's environment, which is made when it is not there."""
     root = Path(os.environ.get("LLMOPS_ENGINES_DIR") or model_cache / "engines")
-    result = llmops("engines", "install", "vllm", "--json", env={"LLMOPS_ENGINES_DIR": str(root)}, timeout=1500)
+    result = llmops("engines", "install", engine, "--json", env={"LLMOPS_ENGINES_DIR": str(root)}, timeout=1500)
     assert result.code == 0, result.stderr
     assert result.json["data"]["check"]["import_error"] is None
     return {"LLMOPS_ENGINES_DIR": str(root)}

@@ -35,8 +35,11 @@ def read_cpu(root: Path = Path("/"), *, sample_s: float = 0.2) -> Cpu:
     logical = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical
     load = os.getloadavg()[0]
-    busy = psutil.cpu_percent(interval=sample_s) / 100 * logical if sample_s else load
     quota = cpu_quota(root)
+    busy = load
+    # A quiet machine needs no look: what the load average does not show does not count.
+    if sample_s and free_cores(allowed, quota, load, busy) < free_cores(allowed, quota, 0.0, 0.0):
+        busy = psutil.cpu_percent(interval=sample_s) / 100 * logical
     model = re.search(r"^(?:model name|Model|CPU part)\s*:\s*(.+)$", info, re.MULTILINE)
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info, re.MULTILINE)
     present = set(flags[1].split()) if flags else set()

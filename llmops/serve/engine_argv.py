@@ -15,6 +15,8 @@ from llmops.serve.spec import ServeSpec
 DEFAULT_BATCH_TOKENS: Final = 512
 RAY_SERVER: Final = Path(__file__).parent / "servers" / "ray_server.py"
 _QUIET: Final = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_COLOR": "0"}
+# The third is Ray's only way to keep its own ports on the loopback address: a cluster of one machine, as on a desktop.
+_RAY: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 Built = tuple[tuple[str, ...], Mapping[str, str | None]]
 
 
@@ -102,7 +104,7 @@ def ray(spec: ServeSpec, plan: ModelPlan, python: Path, port: int) -> Built:
         *("--config", json.dumps(llm_config(plan, served), sort_keys=True)),
     )
     devices = cuda_env(plan.gpus, amd="HIP_VISIBLE_DEVICES" in plan.env) if plan.gpus else {}
-    return argv, {**devices, **_QUIET, "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+    return argv, {**devices, **_QUIET, **_RAY}
 
 
 def trtllm(spec: ServeSpec, plan: ModelPlan, python: Path, port: int) -> Built:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llmops.diagnosis import Cause, Diagnosis, diagnose_files
 from llmops.errors import LlmopsError, OutsideError
 from llmops.findings import Finding
 from llmops.process import tail
 from llmops.serve.ready import EngineEndedError
+
+if TYPE_CHECKING:
+    from llmops.diagnosis import Cause, Diagnosis
 
 
 class EngineFailedError(OutsideError):
@@ -43,6 +46,8 @@ class EngineFailedError(OutsideError):
 
 def explain(engine: str, error: EngineEndedError, log: Path) -> EngineFailedError:
     """The error to show: cause, the line that proves it, and what to do."""
+    from llmops.diagnosis import diagnose_files  # of no use to an engine that lives
+
     try:
         diagnosis: Diagnosis | None = diagnose_files([log])
     except (LlmopsError, OSError):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from llmops.diagnosis import Diagnosis, remedies
 from llmops.serve.spec import ServeSpec
+
+if TYPE_CHECKING:
+    from llmops.diagnosis import Diagnosis
 
 MOST_HEALS: Final = 3
 # Advice may hold placeholders such as BASE_MODEL; only plain values are tried.
@@ -46,6 +48,8 @@ def correct(spec: ServeSpec, diagnosis: Diagnosis, argv: tuple[str, ...]) -> Cor
         diagnosis: Of the engine's log.
         argv: That was launched.
     """
+    from llmops.diagnosis import remedies
+
     flags = flags_of(argv)
     changes = {name: value for name, value in remedies(diagnosis, flags).items() if name.startswith("--")}
     variables = _variables(diagnosis)

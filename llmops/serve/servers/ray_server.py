@@ -50,7 +50,7 @@ def _serve(config: dict[str, Any], options: argparse.Namespace, scratch: Path, s
     worker = config["placement_group_config"]["bundle_per_worker"]
     each = config["deployment_config"]["ray_actor_options"]["num_cpus"] + 4 * worker["CPU"]
     cpus = max(os.cpu_count() or 1, _OWN_CPUS + options.copies * each)
-    ray.init(num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", _temp_dir=str(scratch))
+    ray.init(num_cpus=cpus, include_dashboard=False, _temp_dir=str(scratch))
     try:
         serve.start(http_options={"host": options.host, "port": options.port})
         try:
