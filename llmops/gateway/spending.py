@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from llmops.errors import MachineError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # What an answer without a stated limit can be at most; a budget reserves as much.
 UNSTATED_OUTPUT: Final = 16_384
 _LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_DEARER: Final = (b'"priority"', b'"fast"')
 _RETRY_S: Final = 5.0
 
 
@@ -30,6 +32,9 @@ async def reserve(call: Call, target: Target) -> None:
     if account is None:
         return
     purchase = purchase_of(target, call.ask.model, call.model_sent)
+    asked = call.ask.fields.get("service_tier")
+    if asked is not None and bytes(asked) in _DEARER:
+        purchase = replace(purchase, tier=bytes(asked).decode().strip('"'))
     try:
         held = call.reservation
         if held is not None:

@@ -5,9 +5,10 @@ hour of a machine. Everything is ``Decimal``. A price that nobody knows is unkno
 """
 
 from llmops.prices.book import Override, PriceBook, local_price, price, price_book
-from llmops.prices.money import Charge, ChargePart, LocalRate, PriceSheet, Rate, Usage
+from llmops.prices.money import BILLED_TIERS, Charge, ChargePart, LocalRate, PriceSheet, Rate, Usage
 
 __all__ = [
+    "BILLED_TIERS",
     "Charge",
     "ChargePart",
     "LocalRate",

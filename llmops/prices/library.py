@@ -54,10 +54,13 @@ def charge(of: PriceSheet, usage: Usage, at: datetime | None) -> Charge:
     assert of.library is not None
     model, provider = of.library
     named = {_RENAMED.get(name, name): getattr(usage, name) for name in usage.__struct_fields__}
-    counts = {name: count for name, count in named.items() if count and name not in ("requests", "estimated")}
+    counts = {
+        name: count for name, count in named.items() if count and name not in ("requests", "estimated", "service_tier")
+    }
+    context = {**dict(of.context), **context_of(usage.service_tier)}
     try:
         price = model.calc_price(
-            LibraryUsage(**counts), provider, genai_request_timestamp=at, price_context=dict(of.context) or None
+            LibraryUsage(**counts), provider, genai_request_timestamp=at, price_context=context or None
         )
     except ValueError as error:
         return Charge(None, reason=f"the usage contradicts itself: {error}", estimated=usage.estimated)
@@ -68,6 +71,13 @@ def charge(of: PriceSheet, usage: Usage, at: datetime | None) -> Charge:
     )
     parts = tuple(ChargePart(name, n, amount * MILLION / max(n, 1), amount) for name, n, amount in lines if amount)
     return Charge(price.total_price, parts, of.source, of.price_date, estimated=usage.estimated)
+
+
+def context_of(tier: str) -> dict[str, str]:
+    """A service tier in the library's words."""
+    if not tier:
+        return {}
+    return {"processing": "batch"} if tier == "batch" else {"service_tier": tier}
 
 
 def _rate(price: Any) -> Rate | None:

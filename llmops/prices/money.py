@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 MILLION: Final = Decimal(1_000_000)
 ZERO: Final = Decimal(0)
+# Kinds of processing that providers bill by other rates; what else they name is billed as usual.
+BILLED_TIERS: Final = frozenset({"flex", "priority", "fast", "batch"})
 _HOUR_S: Final = Decimal(3600)
 _CONTRADICTION: Final = "the usage contradicts itself: a part is larger than its whole"
 
@@ -34,6 +36,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
         requests: Billable calls: 1 for an ordinary request.
         web_searches: Searches the provider ran and bills by the call.
         estimated: Whether these are our count and not the provider's own.
+        service_tier: ``flex``, ``priority``, ``fast`` or ``batch`` where the provider says that it billed one of those.
     """
 
     input_tokens: int = 0
@@ -48,6 +51,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     requests: int = 1
     web_searches: int = 0
     estimated: bool = False
+    service_tier: str = ""
 
     @property
     def total_tokens(self) -> int:
@@ -56,9 +60,10 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
     def plus(self, other: Usage) -> Usage:
         """The sum of both; estimated where either is."""
-        names = [name for name in self.__struct_fields__ if name != "estimated"]
+        names = [name for name in self.__struct_fields__ if name not in ("estimated", "service_tier")]
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
-        return Usage(**sums, estimated=self.estimated or other.estimated)
+        tier = self.service_tier or other.service_tier
+        return Usage(**sums, estimated=self.estimated or other.estimated, service_tier=tier)
 
 
 class ChargePart(msgspec.Struct, frozen=True, gc=False):
@@ -132,7 +137,7 @@ class PriceSheet:
         """The bill for ``usage``; unknown where its parts exceed their whole, which is the provider's error."""
         if self.library is not None:
             special = usage.input_audio_tokens or usage.output_audio_tokens or usage.input_image_tokens
-            if special or usage.web_searches or self.always_library:
+            if special or usage.web_searches or usage.service_tier or self.always_library:
                 from llmops.prices import library
 
                 return library.charge(self, usage, at)

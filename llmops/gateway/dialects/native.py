@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from llmops.gateway.dialects.native_stream import AnthropicLens, OpenAILens, ResponsesLens
-from llmops.gateway.dialects.usage import anthropic_usage, openai_usage
+from llmops.gateway.dialects.usage import anthropic_usage, of_tier, openai_usage
 from llmops.gateway.dialects.wire import Ask, Lens, encode, error_in_200
 from llmops.gateway.resilience import Failure
 from llmops.gateway.surfaces import Surface
@@ -18,6 +18,7 @@ class _Envelope(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw(b"null")
     error: msgspec.Raw = msgspec.Raw(b"null")
     type: str | None = None
+    service_tier: str | None = None
     input_tokens: int | None = None
 
 
@@ -62,7 +63,9 @@ class NativeCodec:
             raise error_in_200(msgspec.json.decode(envelope.error))
         if self._surface.name == "count_tokens":
             return body, Usage()
-        return body, None if bytes(envelope.usage) == _NULL else self._usage_of(envelope.usage)
+        if bytes(envelope.usage) == _NULL:
+            return body, None
+        return body, of_tier(self._usage_of(envelope.usage), envelope.service_tier)
 
     def lens(self, ask: Ask) -> Lens:
         """See ``Codec``."""

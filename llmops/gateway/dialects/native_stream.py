@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from llmops.gateway.dialects.usage import anthropic_usage, openai_usage
+from llmops.gateway.dialects.usage import anthropic_usage, of_tier, openai_usage
 from llmops.gateway.dialects.wire import error_in_200
 from llmops.gateway.refusal import error_event
 from llmops.gateway.resilience import Failure
@@ -124,6 +124,7 @@ class _Choice(msgspec.Struct):
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
+    service_tier: str | None = None
     usage: msgspec.Raw = msgspec.Raw(b"null")
     error: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -135,12 +136,13 @@ _EMPTY: Final = (b"null", b'""', b"[]")
 class OpenAILens(_NativeLens):
     """Chat and Completions streams."""
 
-    __slots__ = ("_finish", "_keep_usage", "_usage")
+    __slots__ = ("_finish", "_keep_usage", "_tier", "_usage")
 
     def __init__(self, *, keep_usage: bool) -> None:
         super().__init__()
         self._keep_usage = keep_usage
         self._usage: bytes | None = None
+        self._tier: str | None = None
         self._finish = False
 
     def _notable(self, block: bytes) -> bool:
@@ -169,6 +171,7 @@ class OpenAILens(_NativeLens):
         has_usage = bytes(chunk.usage) != _NULL
         if has_usage:
             self._usage = bytes(chunk.usage)
+        self._tier = chunk.service_tier or self._tier
         for choice in chunk.choices or ():
             if choice.finish_reason is not None:
                 self._finish = self.committed = True
@@ -178,7 +181,7 @@ class OpenAILens(_NativeLens):
 
     def usage(self) -> Usage | None:
         """See ``Lens``."""
-        return openai_usage(self._usage) if self._usage is not None else None
+        return of_tier(openai_usage(self._usage), self._tier) if self._usage is not None else None
 
     def close(self, why: str | None) -> bytes:
         """A server that ends a stream in good order after a finish reason, without [DONE], is forgiven."""
@@ -246,6 +249,7 @@ class AnthropicLens(_NativeLens):
 
 
 class _ResponseObject(msgspec.Struct):
+    service_tier: str | None = None
     usage: msgspec.Raw = msgspec.Raw(b"null")
     error: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -262,11 +266,12 @@ _LAST: Final = ("response.completed", "response.incomplete", "response.failed")
 class ResponsesLens(_NativeLens):
     """Responses streams."""
 
-    __slots__ = ("_usage",)
+    __slots__ = ("_tier", "_usage")
 
     def __init__(self) -> None:
         super().__init__()
         self._usage: bytes | None = None
+        self._tier: str | None = None
 
     def _notable(self, block: bytes) -> bool:
         return b'"usage"' in block or b'"error"' in block or b"response.completed" in block
@@ -282,7 +287,7 @@ class ResponsesLens(_NativeLens):
             return False
         response = read.response
         if response is not None and bytes(response.usage) != _NULL:
-            self._usage = bytes(response.usage)
+            self._usage, self._tier = bytes(response.usage), response.service_tier
         if read.type == "error":
             self.error = error_in_200(msgspec.json.decode(data))
         elif read.type == "response.failed" and response is not None:
@@ -296,4 +301,4 @@ class ResponsesLens(_NativeLens):
 
     def usage(self) -> Usage | None:
         """See ``Lens``."""
-        return openai_usage(self._usage) if self._usage is not None else None
+        return of_tier(openai_usage(self._usage), self._tier) if self._usage is not None else None

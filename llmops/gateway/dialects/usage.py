@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from llmops.prices import Usage
+from llmops.prices import BILLED_TIERS, Usage
 
 
 class _InputDetails(msgspec.Struct):
@@ -48,6 +48,7 @@ class _Anthropic(msgspec.Struct):
     cache_read_input_tokens: int | None = None
     cache_creation: _CacheCreation | None = None
     server_tool_use: _ServerTools | None = None
+    service_tier: str | None = None
 
 
 _openai = msgspec.json.Decoder(_OpenAI)
@@ -105,7 +106,15 @@ def anthropic_usage(*raws: bytes | msgspec.Raw) -> Usage | None:
         cache_write_tokens=written,
         cache_write_1h_tokens=(creation.ephemeral_1h_input_tokens or 0) if creation else 0,
         web_searches=(tools.web_search_requests or 0) if tools else 0,
+        service_tier=tier if (tier := merged.get("service_tier", "")) in BILLED_TIERS else "",
     )
+
+
+def of_tier(usage: Usage | None, tier: str | None) -> Usage | None:
+    """Usage with the service tier that an answer names beside it, where that is billed by other rates."""
+    if usage is None or tier not in BILLED_TIERS:
+        return usage
+    return msgspec.structs.replace(usage, service_tier=tier)
 
 
 def gemini_usage(meta: dict[str, Any]) -> Usage:

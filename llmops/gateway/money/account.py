@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ from llmops.gateway.money.ledger import Admission, Ledger
 from llmops.gateway.money.rates import PICO_IN_NANO, Rates
 from llmops.gateway.money.store import SqliteStore, Store
 from llmops.prices import PriceBook, Usage
+from llmops.prices.library import context_of
 from llmops.units import MIB
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Purchase:
         provider: The price library's name of the provider, or None to guess it from the model.
         target: The provider's name of the model.
         server: Name of the target's provider in the config, for the ledger; ``provider`` where empty.
+        tier: The dearer processing that was asked for (``priority``, ``fast``), or empty.
     """
 
     model: str
@@ -55,6 +57,7 @@ class Purchase:
     target: str
     local: bool = False
     server: str = ""
+    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ class Account:
         self._book = book
         self._alerts = alerts
         self._now = now
-        self._rates: dict[tuple[str, str | None], tuple[int, Rates | str]] = {}
+        self._rates: dict[tuple[str, str | None, str], tuple[int, Rates | str]] = {}
         self._alive = -1
 
     @classmethod
@@ -207,6 +210,8 @@ class Account:
             return None
         reservation.open = False
         rates = reservation.rates
+        if usage.service_tier != reservation.purchase.tier:  # it was processed otherwise than asked
+            rates = self.rates(replace(reservation.purchase, tier=usage.service_tier))
         if isinstance(rates, str):
             amount, source = None, rates
         else:
@@ -258,14 +263,14 @@ class Account:
 
     def rates(self, purchase: Purchase) -> Rates | str:
         """The rates of a target now, or why they are unknown; looked up once a minute."""
-        key = (purchase.target, purchase.provider)
+        key = (purchase.target, purchase.provider, purchase.tier)
         minute = int(self._now()) // 60
         found = self._rates.get(key)
         if found is not None and found[0] == minute:
             return found[1]
         if len(self._rates) >= _MAX_RATES:
             self._rates.clear()
-        sheet = self._book.sheet(purchase.target, purchase.provider)
+        sheet = self._book.sheet(purchase.target, purchase.provider, context=context_of(purchase.tier))
         rates = sheet if isinstance(sheet, str) else Rates.of(sheet)
         self._rates[key] = (minute, rates)
         return rates

@@ -278,10 +278,10 @@ class Ledger:
                 self.flush()
                 self._maintain()
             except Exception as error:  # noqa: BLE001 - rows stay in the spool; the next round tries again
+                known, self.health.last_error = self.health.last_error, str(error)
                 self.health.failures += 1
-                if str(error) != self.health.last_error:
+                if str(error) != known:
                     _log.error("the ledger cannot write to its database: %s", error)
-                self.health.last_error = str(error)
             else:
                 self.health.last_error = ""
             self.health.lag_bytes = self._segment.end - self._segment.flushed + len(self._full) * self._segment_bytes
