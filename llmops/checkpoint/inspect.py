@@ -6,7 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from llmops.checkpoint import onnx_view
+from llmops.checkpoint import engine_view, onnx_view
+from llmops.checkpoint.engine_file import SUFFIXES
+from llmops.checkpoint.engine_view import EngineFileReport, read_engine
 from llmops.checkpoint.facts import ModelFacts
 from llmops.checkpoint.onnx_file import read_onnx
 from llmops.checkpoint.onnx_view import OnnxReport
@@ -41,21 +43,25 @@ class InspectReport:
         return values | {"linear_shapes": _linear_shapes(self.facts)}
 
 
-def inspect(path: Path) -> InspectReport | OnnxReport:
-    """Read a model's facts, or an ONNX file's.
+def inspect(path: Path) -> InspectReport | OnnxReport | EngineFileReport:
+    """Read a model's facts, an ONNX file's, or a TensorRT engine's.
 
     Raises:
         UsageError: There is no model at ``path``.
     """
     if path.suffix == ".onnx":
         return OnnxReport(read_onnx(path))
+    if path.suffix in SUFFIXES:
+        return read_engine(path)
     return InspectReport(read_model(path))
 
 
-def view(report: InspectReport | OnnxReport) -> Document:
+def view(report: InspectReport | OnnxReport | EngineFileReport) -> Document:
     """A table for people."""
     if isinstance(report, OnnxReport):
         return onnx_view.view(report)
+    if isinstance(report, EngineFileReport):
+        return engine_view.view(report)
     facts = report.facts
     blocks: list[Block] = [
         Facts(tuple((label, text) for label, text in _rows(facts) if text)),

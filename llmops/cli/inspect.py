@@ -17,7 +17,8 @@ def register(app: typer.Typer) -> None:
 
 def inspect(
     path: Annotated[
-        Path, typer.Argument(metavar="DIR|FILE", help="A checkpoint directory, a .safetensors or a .gguf file")
+        Path,
+        typer.Argument(metavar="DIR|FILE", help="A checkpoint directory, a .safetensors, .gguf, .onnx or .plan file"),
     ],
     json: opt.Json = False,
     report: opt.ReportFiles = None,

@@ -82,3 +82,16 @@ def test_without_a_gpu_and_with_another_one(engine):
         require_loadable(engine, Loader("tensorrt", None, None))
     with pytest.raises(UsageError, match=r"compute capability 8\.9, this GPU has 9\.0"):
         require_loadable(engine, Loader("tensorrt", "10.13", (9, 0)))
+
+
+def test_inspect_shows_the_record_and_whether_the_file_is_whole(engine, llmops):
+    whole = llmops("inspect", engine)
+    assert whole.code == 0, whole.stderr
+    assert "engine of tensorrt 10.13.2.6" in whole.stdout
+    assert "8.9" in whole.stdout
+    engine.write_bytes(b"short")
+    broken = llmops("inspect", engine, "--json")
+    assert broken.code == 1
+    assert broken.json["findings"][0]["rule"] == "engine-damaged"
+    (engine.parent / "model.plan.json").unlink()
+    assert llmops("inspect", engine).code == 2

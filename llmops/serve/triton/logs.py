@@ -10,7 +10,7 @@ from typing import Final
 from llmops.errors import ExitCode
 
 _ERROR: Final = re.compile(r"^E\d{4} [\d:.]+ \d+ (?P<place>\S+?)\] \"?(?P<text>.*?)\"?\s*$")
-_PLAIN: Final = re.compile(r"^(?:error: |Error: |tritonserver: |I\d{4}.*failed to )(?P<text>.*)$")
+_PLAIN: Final = re.compile(r"^(?:error: |Error: |\S*tritonserver: |I\d{4}.*failed to )(?P<text>.*)$")
 # Said on every machine without a GPU.
 _HARMLESS: Final = ("CudaDriverHelper", "unable to create stream", "pinned memory", "cudaGetDevice", "failed to load 'cublas'",
                     "CUDA driver version", "Unable to allocate pinned", "dcgm", "DCGM", "libdcgm")  # fmt: skip
@@ -46,7 +46,7 @@ CAUSES: Final = (
           "a port of the server is taken", "choose others: --port, --grpc-port, --metrics-port; 0 picks a free one", ExitCode.MACHINE,
           "E1122 08:00:00.000000 1 main.cc:1] \"failed to start GRPC service: Unavailable - Socket '127.0.0.1:8001' already in use\""),
     Cause("triton-option", r"unrecognized option '(\S+)'", "tritonserver has no option {0}", "tritonserver --help lists them",
-          ExitCode.USAGE, "tritonserver: unrecognized option '--no-such-flag'"),
+          ExitCode.USAGE, "/opt/tritonserver/bin/tritonserver: unrecognized option '--no-such-flag'"),
     Cause("triton-no-repository", r"failed to stat file|(?:repository|directory) (?:path )?.*(?:does not exist|not found)|--model-repository must be specified",
           "the model repository is not there", "check the path", ExitCode.USAGE,
           'E1122 08:00:00.000000 1 server.cc:1] "Internal: failed to stat file /nowhere"'),
