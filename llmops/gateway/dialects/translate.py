@@ -31,6 +31,8 @@ from llmops.gateway.surfaces import Surface
 from llmops.http1 import EventSplitter, EventTooLargeError, event_data, event_type
 from llmops.prices import Usage
 
+# What reading something of another form ends in.
+_MALFORMED: Final = (msgspec.MsgspecError, AttributeError, TypeError, KeyError, IndexError, ValueError, RecursionError)
 _READ: Final[dict[str, Callable[[dict[str, Any]], Chat]]] = {
     "chat": openai_read.read_request,
     "completions": completions.read_request,
@@ -111,15 +113,18 @@ class TranslatingCodec:
             if raw.get("error") is not None:
                 raise error_in_200(raw["error"])
             answer = self._read(raw)
-        except (msgspec.MsgspecError, AttributeError, TypeError, KeyError, IndexError, RecursionError):
+            usage = answer.usage
+            return encode(self._for_caller(answer, ask, len(body))), usage
+        except _MALFORMED:
             raise Failure("protocol", 502, "the upstream's answer has not the form it should have") from None
+
+    def _for_caller(self, answer: Answer, ask: Ask, size: int) -> dict[str, Any]:
         answer.model = answer.model or ask.model
-        usage = answer.usage
-        if usage is None and self._surface.name == "messages":  # the field must be there: an estimate, not a zero
-            answer.usage = Usage(max(1, ask.size // 4), max(1, len(body) // 4), estimated=True)
+        if answer.usage is None and self._surface.name == "messages":  # it must be there: an estimate, not a zero
+            answer.usage = Usage(max(1, ask.size // 4), max(1, size // 4), estimated=True)
         if self._surface.name == "responses":
-            return encode(responses_write.write_response(answer, ask.deep())), usage
-        return encode(_WRITE_ANSWER[self._surface.name](answer)), usage
+            return responses_write.write_response(answer, ask.deep())
+        return _WRITE_ANSWER[self._surface.name](answer)
 
     def _read(self, raw: dict[str, Any]) -> Answer:
         if self._dialect == "openai":
@@ -175,10 +180,9 @@ class TranslatingLens:
             if payload is None or self.finished or self.error is not None:
                 continue
             try:
-                events = self._reader.read(event_type(block), payload)
-            except (msgspec.MsgspecError, AttributeError, TypeError, KeyError, IndexError, RecursionError):
-                events = [Fail(Failure("protocol", 502, "the upstream sent an event that cannot be read"))]
-            out += self._written(events)
+                out += self._written(self._reader.read(event_type(block), payload))
+            except _MALFORMED:
+                out += self._written([Fail(Failure("protocol", 502, "the upstream sent an event that cannot be read"))])
         return out
 
     def close(self, why: str | None) -> bytes:
