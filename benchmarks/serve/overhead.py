@@ -2,8 +2,9 @@
 
     python benchmarks/serve/overhead.py MODEL [--engine vllm] [--rounds 3]
 
-Prints seconds from launch to the first answered token of both, their difference, and the resident memory of the llmops
-process while it serves. Each round runs both, so that a change of the machine's load meets both.
+Prints seconds from launch to the first answered token of both, their difference, and the resident memory of llmops' own
+processes (its own and the engine's guard) while it serves. Each round runs both, in turns first, so that a change of the
+machine's load meets both. Exit code 1 when the median added is over 1 s or the memory over 60 MB.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+MOST_ADDED_S, MOST_MEMORY_MB = 1.0, 60.0
 PROMPT = "The quick brown fox jumps over the lazy dog while the old clock in the hall strikes nine and the rain begins."
 
 
@@ -69,13 +71,15 @@ def by_llmops(model: str, engine: str) -> tuple[float, float]:
                     raise SystemExit(f"llmops ended with {process.returncode}")
                 time.sleep(0.05)
             took = time.monotonic() - began
-            return took, psutil.Process(process.pid).memory_info().rss / 2**20
+            own = psutil.Process(process.pid)
+            guards = own.children()  # the engine is theirs
+            return took, sum(each.memory_info().rss for each in (own, *guards)) / 1e6
         finally:
             process.terminate()
             process.wait()
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--engine", default="auto")
@@ -83,14 +87,18 @@ def main() -> None:
     options = parser.parse_args()
     hand, ours, memory = [], [], []
     for number in range(options.rounds):
-        hand.append(by_hand(options.model, options.engine))
-        took, rss_mib = by_llmops(options.model, options.engine)
+        if number % 2 == 0:
+            hand.append(by_hand(options.model, options.engine))
+        took, rss_mb = by_llmops(options.model, options.engine)
+        if number % 2:
+            hand.append(by_hand(options.model, options.engine))
         ours.append(took)
-        memory.append(rss_mib)
-        print(f"round {number + 1}: by hand {hand[-1]:.2f} s, llmops {took:.2f} s, llmops itself {rss_mib:.0f} MiB")
+        memory.append(rss_mb)
+        print(f"round {number + 1}: by hand {hand[-1]:.2f} s, llmops {took:.2f} s, llmops itself {rss_mb:.0f} MB")
     added = statistics.median(b - a for a, b in zip(hand, ours, strict=True))
-    print(f"median added: {added:+.2f} s (by hand {statistics.median(hand):.2f} s), {max(memory):.0f} MiB")
+    print(f"median added: {added:+.2f} s (by hand {statistics.median(hand):.2f} s), {max(memory):.0f} MB")
+    return 1 if added > MOST_ADDED_S or max(memory) > MOST_MEMORY_MB else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

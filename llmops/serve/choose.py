@@ -18,13 +18,14 @@ class Choice:
     reason: str
 
 
-def choose_engine(facts: ModelFacts, wanted: EngineChoice, *, gpus: int) -> Choice:
+def choose_engine(facts: ModelFacts, wanted: EngineChoice, *, gpus: int, nvidia: bool = True) -> Choice:
     """Pick the engine.
 
     Args:
         facts: Of the model.
         wanted: The user's choice, or ``auto``.
         gpus: Usable GPUs on this machine.
+        nvidia: Whether they are NVIDIA's.
 
     Raises:
         UsageError: The engine cannot serve a model of this kind.
@@ -34,7 +35,7 @@ def choose_engine(facts: ModelFacts, wanted: EngineChoice, *, gpus: int) -> Choi
     choice = _pick(facts, gpus) if wanted == "auto" else Choice(wanted, "asked for with --engine")
     if choice.engine in ("vllm", "ray"):
         _check_vllm(facts, gpus)
-    if choice.engine == "trtllm" and not gpus:
+    if choice.engine == "trtllm" and not (gpus and nvidia):
         raise MachineError(
             "TensorRT-LLM runs on NVIDIA GPUs, and this machine has none to use",
             "--engine transformers, or --engine vllm",

@@ -71,7 +71,9 @@ def decide_all(specs: Sequence[ServeSpec], host: Host) -> tuple[Decision, ...]:
     for given in specs:
         spec = given
         facts = _facts(spec)
-        choice = choose_engine(facts, spec.engine, gpus=len(host.usable_gpus))
+        usable = host.usable_gpus
+        nvidia = all(gpu.vendor == "nvidia" for gpu in usable)
+        choice = choose_engine(facts, spec.engine, gpus=len(usable), nvidia=nvidia)
         check_options(spec, choice.engine)
         word = online(spec.quantization, facts, choice.engine, gpus=len(host.usable_gpus))
         if word is not None and choice.engine == "transformers" and spec.engine_python is None:

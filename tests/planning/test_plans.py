@@ -37,7 +37,7 @@ def summary(found: ServePlan) -> list[dict]:
             "replicas": one.replicas, "dtype": one.dtype, "quantization": one.quantization,
             "kv_dtype": one.kv_cache_dtype, "max_model_len": one.max_model_len, "max_num_seqs": one.max_num_seqs,
             "utilization": one.gpu_memory_utilization, "kv_gib": round(one.memory.kv_cache_gib, 1),
-            "fits": one.fits,
+            "fits": one.fits, "argv": " ".join(one.argv[2:]), "env": " ".join(f"{k}={v}" for k, v in one.env.items()),
         }
         for one in found.models
     ]  # fmt: skip

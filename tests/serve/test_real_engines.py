@@ -62,35 +62,70 @@ def test_llamacpp_serves_the_real_model(small_gguf, tmp_path):
         served.nothing_left()
 
 
-def test_vllm_serves_the_real_model_and_leaves_nothing(small_model, tmp_path, vllm_environment):
-    with serving(
-        tmp_path, small_model, "--engine", "vllm", "--name", "real", "--max-model-len", "2048", "--kv-cache-gib", "1",
-        env=vllm_environment, seconds=500,
-    ) as served:  # fmt: skip
-        assert len(served.children) >= 4, "guard, API server, engine core, worker"
-        assert "Paris" in converse(served)
-        assert served.stop(signal.SIGINT) == 130
-        served.nothing_left()
-
-
 RANDOM_ADAPTER = """
 import json, sys
 from pathlib import Path
 import numpy
 from safetensors.numpy import save_file
-out = Path(sys.argv[1])
+out, layers, wide, tall = Path(sys.argv[1]), *map(int, sys.argv[2:])
 out.mkdir()
 draw = numpy.random.default_rng(0)
 name = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
 tensors = {}
-for layer in range(2):
-    tensors[name.format(layer, "A")] = draw.normal(size=(8, 64)).astype("float32")
-    tensors[name.format(layer, "B")] = draw.normal(size=(64, 8)).astype("float32")
+for layer in range(layers):
+    tensors[name.format(layer, "A")] = draw.normal(size=(8, wide)).astype("float32")
+    tensors[name.format(layer, "B")] = draw.normal(size=(tall, 8)).astype("float32")
 save_file(tensors, out / "adapter_model.safetensors")
 config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "bias": "none",
-          "target_modules": ["q_proj"], "inference_mode": True, "base_model_name_or_path": "tiny"}
+          "target_modules": ["q_proj"], "inference_mode": True, "base_model_name_or_path": "base"}
 (out / "adapter_config.json").write_text(json.dumps(config))
 """
+
+
+def random_adapter(model, out):
+    """An adapter of the queries, whose weights say nothing, so that the adapted model says something else."""
+    config = json.loads((model / "config.json").read_text())
+    sizes = (config["num_hidden_layers"], config["hidden_size"], config["num_attention_heads"] * config["head_dim"])
+    subprocess.run([sys.executable, "-c", RANDOM_ADAPTER, str(out), *map(str, sizes)], check=True)
+    return out
+
+
+def quantised(llmops, small_model, model_cache, method):
+    """The real model quantised by the project itself, kept between runs."""
+    package = {"gptq": "gptqmodel", "bnb-nf4": "bitsandbytes"}[method]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs {package}")
+    out = model_cache / f"gemma-3-270m-{method}"
+    if not (out / "config.json").is_file():
+        # Serving is what is tested here: little calibration, no gate.
+        little = ("--samples", "32", "--seq-len", "256", "--group-size", "32") if method == "gptq" else ()
+        result = llmops("quantize", small_model, "--method", method, "-o", out, *little, "--no-gate", timeout=900)
+        assert (out / "config.json").is_file(), result.stderr
+    return out
+
+
+@pytest.mark.parametrize("kind", ["plain", "gptq"])
+def test_vllm_serves_the_real_model_with_an_adapter_and_leaves_nothing(
+    kind, llmops, small_model, model_cache, tmp_path, vllm_environment
+):
+    model = small_model if kind == "plain" else quantised(llmops, small_model, model_cache, kind)
+    adapter = random_adapter(model, tmp_path / "adapter")
+    with serving(
+        tmp_path, model, "--engine", "vllm", "--name", "real", "--max-model-len", "2048", "--kv-cache-gib", "1",
+        "--lora", f"extra={adapter}", env=vllm_environment, seconds=500,
+    ) as served:  # fmt: skip
+        assert len(served.children) >= 4, "guard, API server, engine core, worker"
+        said = converse(served)
+        if kind == "plain":
+            assert "Paris" in said
+        with official(served) as client:
+            assert {"real", "extra"} <= {each.id for each in client.models.list()}
+            chunks = client.completions.create(model="extra", prompt=FRANCE, max_tokens=8, temperature=0, stream=True)
+            adapted = "".join(chunk.choices[0].text for chunk in chunks)
+            plain = client.completions.create(model="real", prompt=FRANCE, max_tokens=8, temperature=0)
+        assert adapted != plain.choices[0].text
+        assert served.stop(signal.SIGINT) == 130
+        served.nothing_left()
 
 
 def test_a_tiny_model_says_the_same_on_vllm_and_here(tiny_llama, tmp_path, vllm_environment):
@@ -102,8 +137,7 @@ def test_a_tiny_model_says_the_same_on_vllm_and_here(tiny_llama, tmp_path, vllm_
         tmp.mkdir()
     with serving(ours, tiny_llama, "--engine", "transformers") as served, official(served) as client:
         texts.append(client.completions.create(model=served.model, **prompt).choices[0].text)
-    adapter = tmp_path / "adapter"
-    subprocess.run([sys.executable, "-c", RANDOM_ADAPTER, str(adapter)], check=True)
+    adapter = random_adapter(tiny_llama, tmp_path / "adapter")
     with (
         serving(
             theirs,
@@ -131,15 +165,7 @@ def test_a_tiny_model_says_the_same_on_vllm_and_here(tiny_llama, tmp_path, vllm_
 
 @pytest.mark.parametrize("method", ["gptq", "bnb-nf4"])
 def test_quantised_checkpoints_are_served(llmops, small_model, tmp_path, model_cache, method):
-    package = {"gptq": "gptqmodel", "bnb-nf4": "bitsandbytes"}[method]
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"needs {package}")
-    out = model_cache / f"gemma-3-270m-{method}"
-    if not (out / "config.json").is_file():
-        # Serving is what is tested here: little calibration, no gate.
-        little = ("--samples", "32", "--seq-len", "256", "--group-size", "32") if method == "gptq" else ()
-        result = llmops("quantize", small_model, "--method", method, "-o", out, *little, "--no-gate", timeout=900)
-        assert (out / "config.json").is_file(), result.stderr
+    out = quantised(llmops, small_model, model_cache, method)
     with serving(tmp_path, out, "--name", "quantised", seconds=300) as served, official(served) as client:
         answer = client.completions.create(model="quantised", prompt=FRANCE, max_tokens=8, temperature=0)
         assert answer.usage.completion_tokens == 8
