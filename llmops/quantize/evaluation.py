@@ -45,7 +45,7 @@ def evaluate(spec: EvaluateSpec, progress: Progress) -> EvaluateReport:
             "give the checkpoint that the model was made from with --against",
         )
     bits = spec.bits or (int(model.facts.quantization.bits) if model.facts.quantization else 8)
-    host = detect()
+    host = detect(sample_s=0)  # how busy the cores are now decides nothing here
     device = f"cuda:{host.usable_gpus[0].index}" if host.usable_gpus and spec.device == "auto" else spec.device
     device = "cpu" if device == "auto" else device
     need = comparison_bytes(base.facts.size_bytes)

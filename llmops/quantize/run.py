@@ -82,7 +82,7 @@ def _gather(spec: QuantizeSpec, progress: Progress) -> tuple[QuantizePlan, Sourc
     """Read what a plan needs, cheapest refusals first."""
     progress.phase("Checking the model, the text and this machine")
     refuse_existing(spec.out, force=spec.force)
-    host = detect()
+    host = detect(sample_s=0)  # how busy the cores are now decides nothing here
     name, _ = method_of(spec, host)
     method = METHODS[name]
     raise_first(list(options.check_options(spec, method)))

@@ -83,12 +83,14 @@ def test_the_plan_foretold_the_size(llmops, quantised, small_model, tmp_path):
     assert plan["needs"]["memory_bytes"] > 0.8 * made["peak_rss_bytes"]
 
 
-def test_a_gguf_file_is_converted_first(llmops, small_gguf, tmp_path):
+def test_a_gguf_file_is_converted_first(llmops, quantised, small_gguf, tmp_path):
+    """The model of the other tests is this file converted, so both ways end in the same bytes."""
     out = tmp_path / "out"
     result = llmops("quantize", small_gguf, "-o", out, *OPTIONS["bnb-int8"], "--no-gate", "--json", timeout=900)
     assert result.code == 0, result.stderr
     assert (out / "tokenizer.json").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert result.json["data"]["weights_sha256"] == quantised("bnb-int8")[0].json["data"]["weights_sha256"]
 
 
 def test_w8a8_in_its_own_environment(quantised, llmcompressor_environment):
