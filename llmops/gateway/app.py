@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from llmops.gateway import asgi
+from llmops.gateway.access import safe_text
 from llmops.gateway.keys import Caller
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.request import serve
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from llmops.gateway.reply import Reply, Request
     from llmops.gateway.scoreboard import Scoreboard
     from llmops.gateway.site import Site
+
+_log = logging.getLogger("llmops.gateway")
 
 
 class App:
@@ -99,6 +103,7 @@ def _web(app: App, *, own_port: bool = False) -> Any:
     async def missing(request: WebRequest, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         dialect = "anthropic" if request.headers.get("anthropic-version") else "openai"
+        _log.warning("%s", safe_text(f"denied {status} not_found: {request.method} {request.url.path}"))
         refusal = Refusal(status, f"there is no {request.method} {request.url.path} here", code="not_found")
         return _json(status, refusal.body(dialect, ""))
 

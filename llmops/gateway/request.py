@@ -8,7 +8,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from llmops.gateway.access import Denied
+from llmops.gateway.access import Denied, safe_text
 from llmops.gateway.alike import keep_alike, look_alike
 from llmops.gateway.cached import give_up, keep, look
 from llmops.gateway.call import Call, facts_of
@@ -60,6 +60,7 @@ async def serve(site: Site, request: Request, reply: Reply) -> None:
             give_up(call)
         settle(call)
         reply.settled()
+        reply.on_gone = None
 
 
 async def authenticate(call: Call) -> None:
@@ -183,6 +184,8 @@ def refuse(call: Call, refusal: Refusal) -> None:
     """Send an error in the caller's dialect."""
     call.status = refusal.status
     call.refused = refusal.code or str(refusal.status)
+    if refusal.code == "invalid_model":  # nobody's mistake: control characters, or kilobytes
+        _log.warning("%s", safe_text(f"denied {refusal.status} invalid_model: {call.caller.name}"))
     lines = f"content-type: application/json\r\nx-llmops-request-id: {call.id}\r\n"
     if call.target is not None:
         lines += f"x-llmops-target: {call.target.name}\r\n"

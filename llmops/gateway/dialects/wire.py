@@ -66,7 +66,8 @@ def read_ask(surface: Surface, body: bytes) -> Ask:
     except msgspec.MsgspecError:
         model = ""
     if not model or len(model) > 256 or not model.isprintable():
-        raise Refusal(400, "the field 'model' must be a name of at most 256 printable characters", param="model")
+        message = "the field 'model' must be a name of at most 256 printable characters"
+        raise Refusal(400, message, code="invalid_model", param="model")
     stream = fields.get("stream") if surface.streams else None
     return Ask(surface, fields, model, stream is not None and bytes(stream) == b"true", len(body))
 
