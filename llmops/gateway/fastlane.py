@@ -253,6 +253,8 @@ class Lane(HttpToolsProtocol):
         for queued in waiting:
             if isinstance(queued, LaneReply):
                 queued.lost()
+        if isinstance(cycle, LaneReply):
+            self.cycle = None  # it holds this connection, as this holds it
 
     def pause_writing(self) -> None:
         """The caller reads slowly: stop reading from the upstream."""

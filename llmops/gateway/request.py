@@ -61,6 +61,7 @@ async def serve(site: Site, request: Request, reply: Reply) -> None:
         settle(call)
         reply.settled()
         reply.on_gone = None
+        reply.on_gone = None
 
 
 async def authenticate(call: Call) -> None:

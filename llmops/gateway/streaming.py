@@ -34,7 +34,9 @@ async def relay(call: Call, live: Live) -> None:
         account(call, live)
         raise
     finally:
+        # Without these rings the memory of a stream is free at once, not when the collector comes by.
         call.reply.on_pause = call.reply.on_resume = None
+        live.exchange.tap = live.exchange.on_done = None
         release(call.target, call)
 
 

@@ -190,6 +190,7 @@ class Connection(asyncio.Protocol):
         self.closed = True
         self._transport = None  # asyncio's transports raise when they are aborted after their end
         receiver, self._receiver = self._receiver, None
+        self._parser = None  # it holds this connection, as this holds it
         if receiver is not None:
             if self._close_delimited and self._head_done and exc is None:
                 self.served += 1
