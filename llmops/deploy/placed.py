@@ -21,6 +21,8 @@ from llmops.sites import object_name
 from llmops.units import parse_size
 
 # Decided by the cluster: a pod sees the GPUs it was given, and listens where its Service points.
+# More machines for one replica are planned by hand.
+MOST_MACHINES: Final = 8
 _CLUSTER_FLAGS: Final = ("--host", "--port", "--served-model-name")
 
 
@@ -114,13 +116,45 @@ def _place_one(name: str, site: Site, document: Yaml, base: Path) -> Placed:
     node = site.nodes[model.node]
     facts = replace(_facts(name, model, document, base), name=name)
     host = _host(model.node, node, document, None if node.gpu else model.cpus)
-    one = plan(_spec(name, model, bool(node.gpu)), [facts], host).models[0]
+    one = _plan(_spec(name, model, bool(node.gpu)), facts, host, node, document)
     gpus = one.tensor_parallel * one.pipeline_parallel if node.gpu else 0
     on_node = max(1, len(host.gpus))
     nodes_each = -(-gpus // on_node) if gpus else 1
+    if gpus % nodes_each:
+        raise document.error(
+            ("models", name), f"{gpus} GPUs cannot be shared out evenly over {nodes_each} machines of {on_node}",
+            "fix tensor_parallel and pipeline_parallel",
+        )  # fmt: skip
     wanted = model.replicas or (model.autoscale.min if model.autoscale else None)
     most = node.count * (on_node // max(1, gpus)) if nodes_each == 1 and gpus else node.count // nodes_each
     return Placed(name, model, node, one, nodes_each, gpus // nodes_each, min(1, most) if wanted is None else wanted)
+
+
+def _plan(spec: PlanSpec, facts: ModelFacts, host: Host, node: Node, document: Yaml) -> ModelPlan:
+    """On one machine; on as many as it takes when it does not fit there, or when the degrees that are fixed need them."""
+    fixed = (spec.tensor_parallel or 1) * (spec.pipeline_parallel or 1)
+    least = max(1, -(-fixed // max(1, len(host.gpus))))
+    if least > node.count:
+        have = f"{node.count} machine{'s' * (node.count > 1)} of {len(host.gpus)} GPUs"
+        where = ("models", spec.served_name or facts.name)
+        raise document.error(
+            where, f"{fixed} GPUs are asked for; there are {have}", "lower the degrees, or raise count"
+        )
+    found = plan(spec, [facts], machines_together(host, least)).models[0]
+    for several in range(least + 1, min(node.count, MOST_MACHINES) + 1) if host.gpus else ():
+        if found.fits:
+            break
+        wider = plan(spec, [facts], machines_together(host, several)).models[0]
+        found = wider if wider.fits else found
+    return found
+
+
+def machines_together(host: Host, count: int) -> Host:
+    """``count`` such machines as one for the planner: their GPUs, linked inside each machine only."""
+    size = len(host.gpus)
+    gpus = tuple(replace(gpu, index=gpu.index + n * size) for n in range(count) for gpu in host.gpus)
+    links = tuple(replace(link, a=link.a + n * size, b=link.b + n * size) for n in range(count) for link in host.links)
+    return replace(host, gpus=gpus, links=links) if count > 1 else host
 
 
 def _spec(name: str, model: SiteModel, gpu: bool) -> PlanSpec:

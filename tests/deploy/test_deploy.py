@@ -100,6 +100,13 @@ def test_ray_takes_the_same_decisions(llmops, tmp_path):
     assert configs["llama-3.1-70b"]["engine_kwargs"]["tensor_parallel_size"] == 4
     assert configs["llama-3.1-8b"]["deployment_config"]["autoscaling_config"]["max_replicas"] == 4
     assert serve["http_options"]["host"] == "127.0.0.1"
+    large, small, light = configs["llama-3.1-70b"], configs["llama-3.1-8b"], configs["bert-base-japanese"]
+    assert large["accelerator_type"] == "A100"
+    assert large["placement_group_config"] == {"bundle_per_worker": {"CPU": 1, "GPU": 1}}
+    assert large["deployment_config"]["ray_actor_options"] == {"num_cpus": 12, "memory": 160 * 2**30}
+    # Ray has no name for this card, and the site has another kind: a resource says which machines are meant.
+    assert small["placement_group_config"]["bundle_per_worker"]["rtx4090"] > 0
+    assert light["accelerator_config"] == {"kind": "cpu"}
 
 
 @pytest.mark.parametrize(
@@ -109,6 +116,7 @@ def test_ray_takes_the_same_decisions(llmops, tmp_path):
         ("tensor_parallel: 4", "tensor_paralel: 4", "unknown key 'tensor_paralel' in models.llama-3.1-70b"),
         ("tensor_parallel: 4", "tensor_parallel: 1\n    pipeline_parallel: 1", "llama-3.1-70b does not fit on a100"),
         ("tensor_parallel: 4", "tensor_parallel: 3", "3"),
+        ("tensor_parallel: 4", "tensor_parallel: 8", "8 GPUs are asked for; there are 1 machine of 4 GPUs"),
         ("    count: 8\n", "    count: 2\n", "rtx4090 has 2 GPUs and its models ask for 3"),
         ("meta-llama/Llama-3.1-8B-Instruct", "some/unknown-model", "the shape of some/unknown-model is not known"),
         ("A100-40GB*4,nvlink", "A1000-40GB*4", "A1000-40GB"),
@@ -125,18 +133,39 @@ def test_what_cannot_be_is_refused_with_its_place_and_leaves_nothing(llmops, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["site.yaml"]
 
 
-def test_one_replica_over_two_machines_is_a_leader_worker_set(llmops, tmp_path):
-    text = HYBRID.read_text().replace("tensor_parallel: 4", "tensor_parallel: 4\n    pipeline_parallel: 2")
+@pytest.mark.parametrize(
+    ("change", "args"),
+    [
+        ("tensor_parallel: 4\n    pipeline_parallel: 2", "--tensor-parallel-size 4 --pipeline-parallel-size 2"),
+        ("tensor_parallel: 8", "--tensor-parallel-size 8"),
+        (
+            "max_num_seqs: 16\n    dtype: float32",
+            "--pipeline-parallel-size 2",
+        ),  # 262 GiB of weights: it takes two machines
+    ],
+)
+def test_one_replica_over_two_machines_is_a_leader_worker_set(llmops, tmp_path, change, args):
+    text = HYBRID.read_text().replace("tensor_parallel: 4", change)
     text = text.replace('gpu: "A100-40GB*4,nvlink"', 'gpu: "A100-40GB*4,nvlink"\n    count: 2')
     (tmp_path / "site.yaml").write_text(text)
     result = llmops("deploy", "kubernetes", "-c", "site.yaml", "-o", "out", cwd=tmp_path)
-    if "pipeline" in result.stderr and result.code == 2:
-        # A plan is made for one machine; what spans machines says so instead of half-working.
-        assert result.error_lines
-        return
     assert result.code == 0, result.stderr
     group = of_kind(tmp_path / "out", "LeaderWorkerSet")["llama-3-1-70b"]["spec"]["leaderWorkerTemplate"]
     assert group["size"] == 2
+    for template in (group["leaderTemplate"], group["workerTemplate"]):
+        (container,) = template["spec"]["containers"]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == "4"
+    (leader,) = group["leaderTemplate"]["spec"]["containers"]
+    assert args in " ".join(leader["args"]) or change.startswith("max_num_seqs")
+    assert llmops("check", "kubernetes", tmp_path / "out").code == 0
+
+
+def test_an_hpa_where_the_site_asks_for_one(llmops, tmp_path):
+    (tmp_path / "site.yaml").write_text(HYBRID.read_text().replace("max: 4, waiting: 4}", "max: 4, by: hpa}"))
+    assert llmops("deploy", "kubernetes", "-c", "site.yaml", "-o", "out", cwd=tmp_path).code == 0
+    assert set(of_kind(tmp_path / "out", "HorizontalPodAutoscaler")) == {"llama-3-1-8b", "mistral-7b"}
+    checked = llmops("check", "kubernetes", tmp_path / "out", "--json")
+    assert checked.code == 0, checked.stdout
 
 
 def test_force_replaces_only_what_llmops_wrote(llmops, tmp_path):
@@ -187,3 +216,55 @@ def test_each_mistake_in_a_manifest_is_found(manifests, llmops, tmp_path, file, 
 def test_a_directory_without_manifests_is_a_usage_error(llmops, tmp_path):
     assert llmops("check", "kubernetes", tmp_path).code == 2
     assert llmops("check", "kubernetes", tmp_path / "none").code == 2
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_plan_reads_the_same_site(llmops, explain):
+    result = llmops("plan", "-c", HYBRID, "--json", *(["--explain"] if explain else []))
+    assert result.code == 0, result.stderr
+    models = {each["name"]: each for each in result.json["data"]["models"]}
+    assert (models["llama-3.1-70b"]["tensor_parallel"], models["llama-3.1-70b"]["node"]) == (4, "a100")
+    assert models["bert-base-japanese"]["gpus"] == []
+    assert models["mistral-7b"]["memory"]["kv_cache_gib"] > 5
+    shown = llmops("plan", "-c", HYBRID, *(["--explain"] if explain else [])).stdout
+    assert "llama-3.1-70b" in shown
+    assert ("gpu_memory_utilization" in shown) == explain
+
+
+def test_a_site_that_does_not_fit_is_answered_with_1_by_plan(llmops, tmp_path):
+    fixed = "tensor_parallel: 1\n    pipeline_parallel: 1"
+    (tmp_path / "site.yaml").write_text(HYBRID.read_text().replace("tensor_parallel: 4", fixed))
+    result = llmops("plan", "-c", tmp_path / "site.yaml", "--json")
+    assert result.code == 1
+    assert [finding["rule"] for finding in result.json["findings"]] == ["does-not-fit"]
+    assert llmops("plan", "model", "-c", HYBRID).code == 2
+
+
+KEYS = dict.fromkeys(("TECHPACK_GATEWAY_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"), "k" * 24)
+
+
+def test_the_gateway_reads_the_same_site(llmops, tmp_path):
+    result = llmops("gateway", "check", "-c", HYBRID, "--json", env=KEYS)
+    assert result.code == 0, result.stderr
+    assert "http://llama-3-1-8b.techpack-llm.svc:8000/v1" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line_of", "error"),
+    [
+        ("    providers:\n", "    provider:\n", "    provider:", "unknown key 'provider'"),
+        ('match: "gpt*", targets: [{provider: openai', 'match: "gpt*", targets: [{provider: opnai', "", "opnai"),
+        ("alias: [llama-8b]", "alias: [llama-8b, 3]", "", ""),
+        ("gateway:\n", "gatewy:\n", "", "describes no gateway"),
+    ],
+)
+def test_mistakes_in_the_gateways_part_are_named_with_the_lines_of_the_site(llmops, tmp_path, old, new, line_of, error):
+    text = HYBRID.read_text()
+    assert old in text
+    text = text.replace(old, new, 1)
+    (tmp_path / "site.yaml").write_text(text)
+    result = llmops("gateway", "check", "-c", "site.yaml", cwd=tmp_path, env=KEYS)
+    assert (result.code == 2) == bool(error), result.stderr
+    assert error in result.stderr
+    if line_of:
+        assert f"site.yaml:{text.splitlines().index(line_of) + 1}:" in result.stderr
