@@ -81,12 +81,15 @@ def ab(spec_a: BenchSpec, spec_b: BenchSpec, rounds: int, progress: Progress) ->
     order, levels = "", []
     with contextlib.ExitStack() as stack:
         sessions = {name: stack.enter_context(open_session(s, progress)) for name, s in (("A", spec_a), ("B", spec_b))}
+        progress.phase(f"{rounds} rounds of A B B A")
+        for session in sessions.values():
+            session.titled = True
         for number in range(rounds):
             for sequence in ("AB", "BA"):
-                progress.note(f"round {number + 1} of {rounds}: {sequence}")
                 measured = _neighbours(sessions, sequence)
                 if len(measured) < 2:
                     break
+                progress.note(f"round {number + 1} {sequence}: {_said(measured['A'], measured['B'])}")
                 order += sequence
                 levels += list(measured.values())
                 _add_pair(pairs, measured["A"], measured["B"])
@@ -104,6 +107,16 @@ def _neighbours(sessions: dict[str, Session], sequence: str) -> dict[str, Level]
         if not sessions[name].interrupted:
             measured[name] = level
     return measured
+
+
+def _said(a: Level, b: Level) -> str:
+    """Two neighbours in a line."""
+    parts = []
+    for name, words in (("ttft_ms", "TTFT"), ("tpot_ms", "TPOT")):
+        old, new = getattr(a.metrics, name), getattr(b.metrics, name)
+        if old is not None and new is not None:
+            parts.append(f"{words} p50 {old.percentiles['p50']:.1f} -> {new.percentiles['p50']:.1f} ms")
+    return ", ".join(parts) or "nothing was answered"
 
 
 def _add_pair(pairs: dict[str, list[tuple[float, float]]], a: Level, b: Level) -> None:

@@ -61,6 +61,11 @@ def _measure(spec: BenchSpec, reports: list[Path], progress: Progress) -> BenchR
     return report
 
 
+def brief(report: Report) -> Document:
+    """The report for a terminal, which cannot draw."""
+    return view(replace(report, charts=False) if isinstance(report, BenchReport) else report)
+
+
 def view(report: Report) -> Document:
     """The report for a person."""
     if isinstance(report, BenchReport):

@@ -21,6 +21,7 @@ from llmops.errors import UsageError
 from llmops.findings import Finding
 
 GATED: Final = ("ttft_ms", "tpot_ms")
+_MOST_TIMES: Final = 1000  # beyond it the two are simply too close to the limit
 _LABELS: Final = {"ttft_ms": "TTFT p50", "tpot_ms": "TPOT p50", "e2e_ms": "e2e p50"}
 
 
@@ -32,7 +33,8 @@ class Change:
         ratio: 1.10 is 10 % slower.
         interval: 95 %, None where the data allow none.
         gated: Whether it counts into the verdict. End-to-end time does not: it follows the answers' lengths.
-        needed: Rounds, or blocks, after which a verdict can be expected.
+        needed: Rounds after which a verdict can be expected.
+        times: The same for saved reports: how many times the requests of each.
     """
 
     metric: str
@@ -43,6 +45,7 @@ class Change:
     verdict: Verdict
     gated: bool
     needed: int | None = None
+    times: int | None = None
 
     @property
     def words(self) -> str:
@@ -54,7 +57,8 @@ class Change:
             if self.interval
             else ", too little data for an interval"
         )
-        needed = f"; needs about {self.needed} rounds" if self.needed and self.verdict == "INCONCLUSIVE" else ""
+        needed = f"; needs about {self.needed} rounds" if self.needed else ""
+        needed += f"; needs about {self.times} times the requests in both runs" if self.times else ""
         return f"{label} {self.old:.2f} -> {self.new:.2f} ms ({self.ratio - 1:+.1%}{span}){needed}"
 
 
@@ -96,7 +100,15 @@ def _block_change(name: str, old: list[float], new: list[float], max_regression:
         )
         half = stats.t_quantile(0.975, max(2, int(freedom))) * spread
         interval = (math.exp(difference - half), math.exp(difference + half))
-    return _change(name, (middle_old, middle_new), interval, max_regression)
+    change = _change(name, (middle_old, middle_new), interval, max_regression)
+    if change.verdict != "INCONCLUSIVE" or interval is None:
+        return change
+    room = abs(math.log1p(max_regression) - difference)
+    half = math.log(interval[1] / interval[0]) / 2
+    times = (
+        math.ceil((half / room) ** 2) if room else _MOST_TIMES + 1
+    )  # an interval shrinks with the root of the samples
+    return replace(change, times=max(2, times) if times <= _MOST_TIMES else None)
 
 
 def by_pairs(name: str, pairs: Sequence[tuple[float, float]], max_regression: float) -> Change | None:

@@ -20,13 +20,14 @@ from llmops.bench.plan import LoadFacts, LoadPlan
 from llmops.bench.report import BenchReport, Client, Counts, Level
 from llmops.bench.samples import Samples
 from llmops.bench.schedule import Arrival
-from llmops.findings import Finding
+from llmops.findings import Finding, Severity
 from llmops.masking import mask
 
 if TYPE_CHECKING:
     from llmops.bench.run import Session
 
 _PLOT_POINTS: Final = 101
+_SEVERITY: Final[dict[slo.Verdict, Severity]] = {"PASS": "ok", "FAIL": "error", "INCONCLUSIVE": "warning"}
 
 
 def level(session: Session, plan: LoadPlan, step: float | None, facts: list[LoadFacts], samples: Samples) -> Level:
@@ -39,6 +40,7 @@ def level(session: Session, plan: LoadPlan, step: float | None, facts: list[Load
         open_loop=plan.loop == "open",
         capped=plan.loop == "open" and plan.concurrency is not None,
         arrival=Arrival.parse(spec.arrival) if plan.loop == "open" and not plan.trace else None,
+        users=plan.concurrency if plan.loop == "closed" and not any(fact.interrupted for fact in facts) else None,
         input_tokens=None if spec.dataset or spec.trace or spec.turns > 1 or spec.prefix_groups else spec.input_tokens,
     )
     counts = _counts(session, facts, samples)
@@ -168,11 +170,11 @@ def report(
 def level_findings(level: Level, *, many: bool) -> list[Finding]:
     """One finding an objective, one for validity, one for each kind of failure."""
     where = f" at {level.load}" if many else ""
-    severity = {"PASS": "ok", "FAIL": "error", "INCONCLUSIVE": "warning"}
-    found = [
-        Finding(f"slo-{_slug(result.slo)}", severity[result.verdict], f"{result.slo}{where}: {_said(result)}")  # type: ignore[arg-type]  # values of Severity
-        for result in level.slos
-    ]
+    level_slug = _slug(where) if many else ""
+    found = []
+    for result in level.slos:
+        rule = f"slo-{_slug(result.slo)}{level_slug}"
+        found.append(Finding(rule, _SEVERITY[result.verdict], f"{result.slo}{where}: {_said(result)}"))
     found += [Finding("invalid-run", "warning", f"INVALID{where}: {reason}") for reason in level.validity.reasons]
     found += [Finding("bench-warning", "note", f"{warning}{where}") for warning in level.validity.warnings]
     for kind, count in level.errors.items():
@@ -187,7 +189,7 @@ def _said(result: slo.SloResult) -> str:
 
 
 def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in text.partition("<")[0].partition(">")[0]).strip("-")
+    return "".join(c if c.isalnum() else "-" for c in text.partition("<")[0].partition(">")[0]).rstrip("-")
 
 
 def versions() -> dict[str, str]:

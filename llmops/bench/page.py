@@ -26,7 +26,8 @@ def view(report: BenchReport) -> Document:
     many = len(report.levels) > 1
     if many:
         blocks.append(_sweep(report))
-    blocks += _level_blocks(report.level, titled=many)
+    verdict = _verdict(report)
+    blocks += _level_blocks(report.level, titled=many, said=verdict.text)
     if report.comparison is not None:
         blocks += [Heading(f"Against {report.comparison['baseline']}"), _changes(report.comparison["changes"])]
     blocks += charts(report) if report.charts else []
@@ -36,7 +37,7 @@ def view(report: BenchReport) -> Document:
         *((name, value) for name, value in report.versions.items()),
         ("command", report.command),
     )
-    return Document(f"{report.model} at {report.url}", tuple(blocks), _verdict(report), meta)
+    return Document(f"{report.model} at {report.url}", tuple(blocks), verdict, meta)
 
 
 def view_comparison(report: CompareReport) -> Document:
@@ -109,21 +110,30 @@ def _verdict(report: BenchReport) -> Text:
 
 def _why(report: BenchReport) -> str:
     level = report.level
-    if level.validity.reasons:
-        return level.validity.reasons[0]
-    said = [f"{result.slo}: {result.why}" for result in level.slos if result.verdict == report.verdict]
+    judged = [level] if report.found is not None else [level, *(each for each in report.levels if each is not level)]
+    if report.verdict == "INCONCLUSIVE":
+        for each in judged:
+            if each.validity.reasons:
+                return each.validity.reasons[0] + ("" if each is level else f" (at {each.load})")
+    said = [
+        f"{result.slo}{'' if each is level else f' at {each.load}'}: {result.why}"
+        for each in judged
+        for result in each.slos
+        if result.verdict == report.verdict
+    ]
     changes: tuple[Change, ...] = report.comparison["changes"] if report.comparison else ()
     moved = [change.words for change in changes if change.gated and change.verdict == report.verdict]
     if report.verdict != "PASS":
         return "; ".join([*said, *moved][:2])
-    every = f"all {len(said)} SLOs hold at {level.load}" if len(said) > 1 else ""
+    every = f"all {len(level.slos)} SLOs hold at {level.load}" if len(level.slos) > 1 else ""
     every = every or (f"{level.slos[0].slo} holds at {level.load}" if said else "")
     return "; ".join(
         filter(None, (every, f"not slower than {report.comparison['baseline']}" if report.comparison else ""))
     )
 
 
-def _level_blocks(level: Level, *, titled: bool) -> list[Block]:
+def _level_blocks(level: Level, *, titled: bool, said: str) -> list[Block]:
+    """Everything about one level but what the verdict has ``said``."""
     blocks: list[Block] = [Heading(level.load)] if titled else []
     blocks += _latencies(level)
     blocks.append(Facts(tuple(_facts(level))))
@@ -133,7 +143,7 @@ def _level_blocks(level: Level, *, titled: bool) -> list[Block]:
     if level.errors:
         rows = tuple((kind, str(count), level.error_details.get(kind, "")) for kind, count in level.errors.items())
         blocks.append(Table(("failed", "requests", "the server says"), rows, frozenset({"requests"})))
-    blocks += [Text(f"INVALID: {reason}", "warn") for reason in level.validity.reasons]
+    blocks += [Text(f"INVALID: {reason}", "warn") for reason in level.validity.reasons if reason not in said]
     blocks += [Text(f"note: {warning}", "dim") for warning in level.validity.warnings]
     return blocks
 

@@ -81,7 +81,7 @@ class PromptPlan:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One request to send: the user's text, how many words of it are synthetic, and ``max_tokens``."""
+    """One request to send: the user's text, how many synthetic words it has with its prefix, and ``max_tokens``."""
 
     text: str
     words: int
@@ -97,8 +97,10 @@ class Prompts:
         self._words = _WORDS[plan.language]
         self._join = _JOIN[plan.language]
         self._dataset = read_dataset(Path(plan.dataset)) if plan.dataset else None
+        # The fixed part of a prompt, its template, is the whole's and not the prefix's.
+        self._prefix_words = max(1, round(plan.prefix_tokens / plan.lengths.per_word))
         self._prefixes = [
-            self._text(random.Random(f"{plan.seed}/prefix/{group}"), plan.lengths.words(plan.prefix_tokens))
+            self._text(random.Random(f"{plan.seed}/prefix/{group}"), self._prefix_words)
             for group in range(plan.prefix_groups)
         ]
 
@@ -121,7 +123,8 @@ class Prompts:
         lead = f"{rng.getrandbits(24):06x}{self._join or ' '}"
         text = lead + _ASK[plan.language] if words > 16 else lead
         own = max(1, words - _ASK_WORDS[plan.language]) if words > 16 else words
-        return Turn(text + self._text(rng, own), words, output, prefix)
+        whole = words + (self._prefix_words if prefix else 0)
+        return Turn(text + self._text(rng, own), whole, output, prefix)
 
     def _traced(self, row: TraceRow, rng: random.Random, output: int) -> Turn:
         """A row of a trace: equal hash ids mean equal blocks of text, so that prefix caches see what the trace saw."""

@@ -28,6 +28,7 @@ from llmops.http1 import Timeouts
 from llmops.progress import Progress
 
 DEFAULT_REQUESTS: Final = 100
+_WAVES: Final = 3
 _WARMUP_CONVERSATION: Final = 10_000_000  # numbers of their own, so that a warm-up never sends a measured prompt
 
 
@@ -145,11 +146,14 @@ def level_plan(session: Session, step: float | None) -> LoadPlan:
     rate = spec.rate
     if step is not None:
         concurrency, rate = (concurrency, step) if spec.open_loop else (int(step), None)
+    requests = spec.requests if spec.duration or spec.requests else DEFAULT_REQUESTS
+    if spec.find_max and requests is not None and not spec.open_loop:
+        requests = max(requests, _WAVES * (concurrency or 1))  # fewer would not even be that many users
     base = LoadPlan(
         endpoint=session.endpoint,
         prompts=_prompt_plan(session),
         first=session.next_conversation,
-        requests=spec.requests if spec.duration or spec.requests else DEFAULT_REQUESTS,
+        requests=requests,
         duration_s=spec.duration,
         ramp_s=spec.ramp or 0.0,
         think_s=spec.think,

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 CONFIRMATIONS: Final = 3
 _RESOLUTION: Final = 0.10
 _MAX_LEVELS: Final = 30
+_MOST_USERS: Final = 20_000
+_MOST_PER_S: Final = 100_000
 _TRIES: Final = 3
 
 
@@ -48,10 +50,13 @@ class _Search:
         """The confirmed best, None when nothing holds."""
         held: float | None = None
         step = self.lowest
+        top = float(_MOST_USERS if self.whole else _MOST_PER_S)
         while self._may_go_on():
             if self._holds(step):
                 held = step
-                step *= 2
+                if step >= top:
+                    break
+                step = min(2 * step, top)
                 if self.failed is not None:
                     break
             else:

@@ -93,13 +93,15 @@ class Asked:
     capped: bool
     arrival: Arrival | None
     input_tokens: tuple[int, int] | None
-    ignore_eos: bool = False
+    users: int | None = None
 
 
 def check(asked: Asked, facts: Sequence[LoadFacts], samples: Samples, metrics: Metrics) -> Validity:
     """All conditions for one level."""
     ttft = metrics.ttft_ms.percentiles["p50"] if metrics.ttft_ms else 0.0
     found = [_enough(samples), _lag(facts, ttft), _cpu(facts)]
+    if asked.users is not None:
+        found.append(_users(asked.users, facts))
     if asked.open_loop:
         found += [_lateness(asked, samples, ttft), _rate(samples)]
         if asked.arrival is not None:
@@ -113,6 +115,13 @@ def check(asked: Asked, facts: Sequence[LoadFacts], samples: Samples, metrics: M
 def _enough(samples: Samples) -> Check:
     count = len(samples.ok)
     return Check("whole-answers", count > 0, str(count), "at least 1", "see the errors by kind")
+
+
+def _users(users: int, facts: Sequence[LoadFacts]) -> Check:
+    """A closed loop with fewer requests than users never had so many."""
+    reached = sum(fact.in_flight_max for fact in facts)
+    remedy = f"ask for more --requests, three for each user ({3 * users}) or more"
+    return Check("users", reached >= users, f"{reached} at once at most", str(users), remedy)
 
 
 def _lag(facts: Sequence[LoadFacts], ttft: float) -> Check:

@@ -194,6 +194,7 @@ def bench(
             slo=slo,
         ),
         command.view,
+        brief=command.brief,
         json=json,
         report=command.shared_reports(report),
         quiet=quiet,

@@ -154,6 +154,11 @@ def test_shared_prefixes_are_shared_by_group_and_nothing_else_is():
         prompts = [row["body"]["messages"][0]["content"] for row in server.requests()]
     assert len(set(prompts)) == 8
     assert len({prompt[:300] for prompt in prompts}) == 2
+    with truth(ttft_ms=2, gap_ms=1, prompt_fixed=40, prompt_per_word=1.6) as server:
+        spec = SPEC | {"input_tokens": 150, "prefix_groups": 2, "prefix_tokens": 300, "warmup": 4}
+        data = measure(server.url, concurrency=2, requests=8, **spec)
+        # Both lengths are right after a warm-up, although its prompts had a prefix too.
+        assert data["counts"]["input_tokens"] / 8 == pytest.approx(450, rel=0.03)
     with truth(ttft_ms=2, gap_ms=1) as server:
         measure(server.url, concurrency=2, requests=8, **SPEC)
         prompts = [row["body"]["messages"][0]["content"] for row in server.requests()]

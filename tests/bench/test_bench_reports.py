@@ -44,9 +44,12 @@ def test_junit_has_a_case_for_each_slo(reported):
     out, _, _ = reported
     cases = ET.parse(out / "r.xml").getroot().findall(".//testcase")
     failed = {case.get("name") for case in cases if case.find("failure") is not None}
-    assert {"slo-ttft-p90", "slo-e2e-p50", "slo-error-rate"} <= {case.get("name") for case in cases}
-    assert "slo-e2e-p50" in failed
-    assert "slo-ttft-p90" not in failed
+    slos, levels = ("slo-ttft-p90", "slo-e2e-p50", "slo-error-rate"), ("1-user", "4-users", "8-users")
+    names = [case.get("name") for case in cases]
+    assert {f"{slo}-at-{level}" for slo in slos for level in levels} <= set(names)
+    assert len({name for name in names if name.startswith("slo-")}) == 9
+    assert "slo-e2e-p50-at-8-users" in failed
+    assert "slo-ttft-p90-at-8-users" not in failed
 
 
 def test_csv_has_a_row_for_each_level(reported):
