@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 # The start of a message after everything that a logger, a pod, a journal or a worker puts before it.
@@ -21,6 +22,10 @@ _PREFIX: Final = re.compile(
     | \[\s{0,8}\d{1,9}\.\d{3,9}\]                             # kernel
     | \d{10,13}(?:\.\d+)?(?=\s)
     | [EWIF]\d{4}\s[\d:.]{8,15}\s{1,6}\d+\s[\w.-]+:\d+\]      # glog
+    | \d+\.\d\d\.\d{3}\.\d{3}\s[EWID]\s                        # llama.cpp
+    | \[\d{4}-\d\d-\d\d\s[\d:,]{8,12}\s[EWIDFC](?:\s\d+){2}\]  # Ray's C++ parts
+    | \[(?:TensorRT-LLM|TRT-LLM|TRT)\]\s?
+    | \[[EWIVF]\](?=\s)                                        # TensorRT
     | \[?(?:DEBUG|INFO|WARN(?:ING)?|ERROR|FATAL|CRITICAL|TRACE|NOTICE)\]?(?:\s*[:|-]|\b)
     | \((?:\w{1,40}\s)?(?:[\w.:-]{1,40}\s)?(?:pid|ip)=[^)]{1,80}\)
     | \([A-Z]\w{2,40}_[\w=]{1,40}(?:\s\w+=\d+)?\)
@@ -40,7 +45,10 @@ _NAMESPACE: Final = re.compile(
 _TABLE_ROW: Final = re.compile(r"^\s*\|\s*[\w.-]+\s*\|\s*[^|]{0,200}\s*\|\s*$")
 _ERROR_WORD: Final = re.compile(r"error|fail|invalid|unavailable|exception|unable|no such", re.IGNORECASE)
 _LEVEL: Final = re.compile(r".*?\b(?P<level>DEBUG|INFO|WARNING|WARN|ERROR|FATAL|CRITICAL|TRACE|NOTICE)\b", re.DOTALL)
-_GLOG: Final = re.compile(r"\[?(?P<level>[IWEF])\d{4} ")
+_LETTER: Final = re.compile(
+    r"(?:\[?(?P<glog>[IWEF])\d{4} |\d+\.\d\d\.\d{3}\.\d{3} (?P<llama>[EWID]) "
+    r"|\[\d{4}-\d\d-\d\d [\d:,]{8,12} (?P<ray>[EWIDFC])(?: \d+){2}\]|(?:\[[\d/:,. -]{8,30}\] ?)?(?:\[TRT\] ?)?\[(?P<trt>[EWIVF])\] )"
+)
 _CONDITION: Final = re.compile(
     r"\b(?:Memory|Disk|PID)Pressure\b|\bNetworkUnavailable\b|^\s*(?:Initialized|Ready|ContainersReady|PodScheduled)\s+True"
 )
@@ -54,6 +62,7 @@ _SOURCE: Final = re.compile(
 )
 
 
+@lru_cache(maxsize=256)
 def prefix_length(line: str) -> int:
     """How many leading characters are a logger's, not the message's."""
     position = 0
@@ -65,6 +74,7 @@ def prefix_length(line: str) -> int:
     return position
 
 
+@lru_cache(maxsize=256)
 def is_no_event(line: str) -> bool:
     """Whether a line only lists settings, versions or conditions that hold no failure."""
     head = line[:4000]
@@ -78,11 +88,13 @@ def is_no_event(line: str) -> bool:
     return bool(_PIP_ROW.match(head) or _GOOD_REQUEST.search(head) or _USAGE.match(head))
 
 
+@lru_cache(maxsize=256)
 def level(line: str) -> str:
     """``quiet`` for a line that its logger wrote at INFO or DEBUG, ``warning`` at WARNING, else ``loud``."""
-    found = _LEVEL.match(line[: prefix_length(line)] + " ") or _GLOG.match(line)
-    word = (found["level"] if found else "").upper()
-    if word in ("INFO", "DEBUG", "TRACE", "I", "NOTICE"):
+    found = _LEVEL.match(line[: prefix_length(line)] + " ")
+    letter = None if found else _LETTER.match(line)
+    word = found["level"] if found else next(filter(None, letter.groups()), "") if letter else ""
+    if word in ("INFO", "DEBUG", "TRACE", "NOTICE", "I", "D", "V"):
         return "warning" if _ERROR_WORD.search(line[:2000]) else "quiet"
     return "warning" if word in ("WARNING", "WARN", "W") else "loud"
 

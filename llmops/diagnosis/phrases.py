@@ -51,7 +51,8 @@ class Phrase:
         keywords: At least one of these words is in any text that matches; empty where it holds none.
         words: All of these are.
         pairs: So are these words, one after the other.
-        lead: A literal that any match begins its first part with (may be empty for an alternative).
+        pair: The rarest of them, or None.
+        leads: Literals, one of which any match begins with (empty where it begins with something variable).
         sources: One expression a stretch between gaps, to be found one after the other.
         at_start: The phrase must begin the message.
     """
@@ -60,7 +61,8 @@ class Phrase:
     keywords: tuple[bytes, ...]
     words: frozenset[bytes]
     pairs: frozenset[tuple[bytes, bytes]]
-    lead: bytes
+    pair: tuple[bytes, bytes] | None
+    leads: tuple[bytes, ...]
     sources: tuple[bytes, ...]
     at_start: bool
 
@@ -87,17 +89,16 @@ def compile_phrase(text: str) -> Phrase:
     # A blank beside a gap belongs to the gap.
     body = re.sub(r"\s*\*\s*", "*", " ".join(text.removeprefix("^").split()))
     parts: list[str] = [""]
-    lead, words, alternatives, literals = "", [], [], []
-    literal_so_far = True
+    leads, words, alternatives, literals = [""], [], [], []
+    leading = True
     position = 0
     for token in _TOKEN.finditer(body):
         literal = _unified(body[position : token.start()])
         parts[-1] += re.escape(literal)
         words += _WORD.findall(literal)
         literals.append(literal)
-        if literal_so_far:
-            lead += literal
-        literal_so_far = False
+        if leading:
+            leads = [lead + literal for lead in leads]
         position = token.end()
         if token.group() == "*":
             parts.append("")
@@ -105,24 +106,34 @@ def compile_phrase(text: str) -> Phrase:
             choices = [_unified(choice) for choice in token["alt"].split("|")]
             alternatives.append(choices)
             parts[-1] += "(?:" + "|".join(re.escape(choice) for choice in choices) + ")"
+            if leading and leads == [""]:
+                leads = choices
+                continue
         else:
             parts[-1] += f"(?P<{token['name']}>{_KINDS[token['kind']]})"
+        leading = False
     literal = _unified(body[position:])
     parts[-1] += re.escape(literal)
     words += _WORD.findall(literal)
     literals.append(literal)
-    lead += literal if literal_so_far else ""
+    if leading:
+        leads = [lead + literal for lead in leads]
+    pairs = frozenset(pair for literal in literals for pair in itertools.pairwise(_LETTERS.findall(literal.encode())))
     return Phrase(
         text=text,
         keywords=_keywords(words, alternatives),
         words=frozenset(word.encode() for word in words),
-        pairs=frozenset(
-            pair for literal in literals for pair in itertools.pairwise(_LETTERS.findall(literal.encode()))
-        ),
-        lead=lead.encode(),
+        pairs=pairs,
+        pair=max(pairs, key=_rarity, default=None),
+        leads=tuple(lead.encode() for lead in leads if lead),
         sources=tuple(part.encode() for part in parts if part),
         at_start=at_start,
     )
+
+
+def _rarity(pair: tuple[bytes, bytes]) -> tuple[int, int, tuple[bytes, bytes]]:
+    rare = [word for word in pair if word.decode() not in _COMMON and len(word) > 2]
+    return len(rare), sum(map(len, pair)), pair
 
 
 def _unified(literal: str) -> str:

@@ -55,12 +55,13 @@ class Repeats:
         kept, starts, numbers, length = [], [], [], 0
         seen = self._seen
         first = block.line + block.data.count(b"\n", 0, block.context)
-        for number, line in enumerate(block.data[block.context :].split(b"\n"), first):
-            shape = hash(line.translate(None, _VARIABLE))
+        fresh = block.data[block.context :]
+        shapes = map(hash, fresh.translate(None, _VARIABLE).split(b"\n"))
+        for number, (line, shape) in enumerate(zip(fresh.split(b"\n"), shapes, strict=True), first):
             count = seen.get(shape, 0)
             if count >= ENOUGH:
                 continue
-            if len(seen) < MOST_SHAPES:
+            if count or len(seen) < MOST_SHAPES:
                 seen[shape] = count + 1
             kept.append(line)
             starts.append(length)

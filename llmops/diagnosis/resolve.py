@@ -153,7 +153,7 @@ def _anchored(rule: Rule, anchor: Anchor, facts: Facts, *, failing: bool) -> Can
     weighed = [
         (anchor.confidence * _weight(anchor, hit, facts, failing=failing), hit)
         for hit in facts.hits(anchor.says)
-        if _fits(anchor, hit, facts, failing=failing)
+        if _fits(rule, anchor, hit, facts, failing=failing)
     ]
     weighed = [(weight, hit) for weight, hit in weighed if weight >= ABSTAIN_BELOW]
     if not weighed:
@@ -172,7 +172,7 @@ def _weight(anchor: Anchor, hit: Hit, facts: Facts, *, failing: bool) -> float:
         return 1.0
     file = facts.files[hit.file]
     if file.lines < SHORT and facts.phase(hit) not in ("ready", "serving"):
-        return 0.75
+        return 0.75 if hit.level == "warning" else 0.42
     return 0.55 if failing and hit.level == "warning" else 0.0
 
 
@@ -184,20 +184,19 @@ def _values(hits: list[Hit]) -> dict[str, str]:
     return values
 
 
-def _fits(anchor: Anchor, hit: Hit, facts: Facts, *, failing: bool) -> bool:
+def _fits(rule: Rule, anchor: Anchor, hit: Hit, facts: Facts, *, failing: bool) -> bool:
+    """Whether all that the anchor asks of the rest of the log holds for this line."""
+    if (rule.start_only or anchor.silent_end) and facts.ready_after(hit):
+        return False
     if anchor.phases and facts.phase(hit) not in anchor.phases:
         return False
-    if any(not facts.hits((need,)) for need in anchor.needs):
-        return False
-    if anchor.forbids and facts.hits(anchor.forbids):
+    if any(not facts.hits((need,)) for need in anchor.needs) or (anchor.forbids and facts.hits(anchor.forbids)):
         return False
     if anchor.near and not any(_close(h, hit, anchor.within) for h in facts.hits(anchor.near)):
         return False
     if anchor.not_near and any(_close(h, hit, anchor.within) for h in facts.hits(anchor.not_near)):
         return False
-    return not anchor.silent_end or (
-        not failing and not facts.ready_after(hit) and _ends_with(hit, facts.files[hit.file], anchor.within)
-    )
+    return not anchor.silent_end or (not failing and _ends_with(hit, facts.files[hit.file], anchor.within))
 
 
 def _close(one: Hit, other: Hit, within: int) -> bool:

@@ -71,13 +71,18 @@ class Examples(_Record):
 
 
 class Rule(_Record):
-    """A cause."""
+    """A cause.
+
+    ``start_only``: it can only stop a server from starting, so a server that became ready later did without (a retry with
+    less succeeded, or a supervisor started it again).
+    """
 
     cause: str
     family: str
     title: str
     explanation: str
     severity: str = "fatal"
+    start_only: bool = False
     engines: tuple[str, ...] = ()
     anchors: tuple[Anchor, ...] = Field(min_length=1)
     explains: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Final
@@ -21,7 +22,12 @@ MOST_HITS: Final = 48  # of one phrase in one file; later ones say nothing new
 SHOWN: Final = 300  # characters of a line that are kept as evidence
 TAIL_LINES: Final = 6
 SMALL: Final = 2 << 20  # up to this size a log is also read with its wrapped lines joined
-FEW: Final = 30  # phrases that are looked for without a second test
+# Text is searched in windows so small that few phrases have all their words in one by chance.
+WINDOW: Final = 1 << 14
+OVERLAP: Final = 1024
+# Two words of a sentence before a phrase that must begin its message; no logger's prefix ends so.
+_RUNNING_TEXT: Final = re.compile(rb"[a-z]{2} [a-z]{2,} \Z")
+Spans = dict[str, tuple[int, int]]
 _LETTERS: Final = bytes(c if 97 <= c <= 122 else 32 for c in range(256))
 
 
@@ -60,27 +66,27 @@ class Scanned:
 
 
 class Vocabulary:
-    """The phrases of all rules, indexed by the word that each must contain."""
+    """The phrases of all rules, indexed by two neighbouring words that each contains, or by its only word."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.phrases = [compile_phrase(text) for text in sorted(set(texts))]
+        self._by_pair: dict[tuple[bytes, bytes], list[Phrase]] = {}
         self._by_word: dict[bytes, list[Phrase]] = {}
         for phrase in self.phrases:
-            for word in phrase.keywords:
+            if phrase.pair:
+                self._by_pair.setdefault(phrase.pair, []).append(phrase)
+            for word in () if phrase.pair else phrase.keywords:
                 self._by_word.setdefault(word, []).append(phrase)
-        self._words = frozenset(self._by_word)
         self._wordless = [phrase for phrase in self.phrases if not phrase.keywords]
 
     def possible(self, haystack: bytes) -> list[Phrase]:
         """The phrases that may occur in a unified text."""
         sequence = haystack.translate(_LETTERS).split()
-        words = set(sequence)
-        some = {id(p): p for word in self._words & words for p in self._by_word[word]}
-        likely = [phrase for phrase in some.values() if phrase.words <= words]
-        if len(likely) > FEW:
-            pairs = set(itertools.pairwise(sequence))
-            likely = [phrase for phrase in likely if phrase.pairs <= pairs]
-        return self._wordless + likely
+        words, pairs = set(sequence), set(itertools.pairwise(sequence))
+        likely = [p for pair in self._by_pair.keys() & pairs for p in self._by_pair[pair]]
+        single = {id(p): p for word in self._by_word.keys() & words for p in self._by_word[word]}
+        both = itertools.chain(likely, single.values())
+        return self._wordless + [p for p in both if p.words <= words and p.pairs <= pairs]
 
 
 def scan(name: str, number: int, file: BinaryIO, vocabulary: Vocabulary) -> Scanned:
@@ -126,26 +132,44 @@ def _scan_tail(number: int, vocabulary: Vocabulary, counts: dict[str, int], into
 
 
 def _scan_block(piece: Piece, number: int, vocabulary: Vocabulary, counts: dict[str, int], into: Scanned) -> None:
-    data, raw, context = piece.data, piece.raw, piece.context
+    data, context = piece.data, piece.context
     haystack = unify(_unescaped(data))
-    for phrase in vocabulary.possible(haystack):
-        if counts.get(phrase.text, 0) >= MOST_HITS:
-            continue
-        for start, end, spans in _matches(phrase, haystack):
-            if end <= context:
-                continue
-            if counts.get(phrase.text, 0) >= MOST_HITS:
-                break
-            line_start = data.rfind(b"\n", max(0, start - LONGEST_LINE), start) + 1 or max(0, start - LONGEST_LINE)
-            line_end = data.find(b"\n", start, start + LONGEST_LINE)
-            text = data[line_start : line_end if line_end >= 0 else start + LONGEST_LINE]
-            if _rejected(phrase, text, start - line_start):
-                continue
+    for phrase, start, spans in _found(haystack, context, vocabulary, counts):
+        hit = _hit(piece, number, phrase, start, spans)
+        if hit is not None:
             counts[phrase.text] = counts.get(phrase.text, 0) + 1
-            values = {k: data[a:b].decode("utf-8", "replace") for k, (a, b) in spans.items()}
-            shown = _in_raw(_shown(text, start - line_start), raw)
-            level = noise.level(text[:2000].decode("utf-8", "replace"))
-            into.hits.append(Hit(phrase.text, number, piece.line_of(start), shown, values, level=level))
+            into.hits.append(hit)
+
+
+def _found(
+    haystack: bytes, context: int, vocabulary: Vocabulary, counts: Mapping[str, int]
+) -> Iterator[tuple[Phrase, int, Spans]]:
+    """Every match that ends behind ``context``, of the phrases that were not found often enough already."""
+    for begin in range(context, len(haystack), WINDOW):
+        offset = max(0, begin - OVERLAP)
+        window = haystack[offset : begin + WINDOW]
+        for phrase in vocabulary.possible(window):
+            if counts.get(phrase.text, 0) >= MOST_HITS:
+                continue
+            for start, end, spans in _matches(phrase, window):
+                if offset + end > begin:
+                    yield phrase, offset + start, {k: (offset + a, offset + b) for k, (a, b) in spans.items()}
+                if counts.get(phrase.text, 0) >= MOST_HITS:
+                    break
+
+
+def _hit(piece: Piece, number: int, phrase: Phrase, start: int, spans: Spans) -> Hit | None:
+    """What was found, with its line, unless the line is no event."""
+    data = piece.data
+    line_start = data.rfind(b"\n", max(0, start - LONGEST_LINE), start) + 1 or max(0, start - LONGEST_LINE)
+    line_end = data.find(b"\n", start, start + LONGEST_LINE)
+    text = data[line_start : line_end if line_end >= 0 else start + LONGEST_LINE]
+    if _rejected(phrase, text, start - line_start):
+        return None
+    values = {k: data[a:b].decode("utf-8", "replace") for k, (a, b) in spans.items()}
+    shown = _in_raw(_shown(text, start - line_start), piece.raw)
+    level = noise.level(text[:2000].decode("utf-8", "replace"))
+    return Hit(phrase.text, number, piece.line_of(start), shown, values, level=level)
 
 
 def _unescaped(data: bytes) -> bytes:
@@ -155,39 +179,40 @@ def _unescaped(data: bytes) -> bytes:
     return data.replace(b"\\n", b"  ").replace(b'\\"', b' "').replace(b"\\'", b" '").replace(b"\\t", b"  ")
 
 
-def _matches(phrase: Phrase, haystack: bytes) -> Iterator[tuple[int, int, dict[str, tuple[int, int]]]]:
+def _matches(phrase: Phrase, haystack: bytes) -> Iterator[tuple[int, int, Spans]]:
     """Every place where the parts of a phrase follow one another, each within GAP of the one before."""
-    position = 0
     first, *others = phrase.parts
-    while True:
-        if phrase.lead:
-            position = haystack.find(phrase.lead, position)
-            if position < 0:
-                return
-            found = first.match(haystack, position)
-        else:
-            found = first.search(haystack, position)
-            if found is None:
-                return
-        if found is None:
-            position += 1
-            continue
+    for found in _beginnings(phrase, first, haystack):
         start, end = found.span()
         spans = {k: found.span(k) for k in first.groupindex}
         for part in others:
-            found = part.search(haystack, end, min(len(haystack), end + GAP))
-            if found is None:
+            more = part.search(haystack, end, min(len(haystack), end + GAP))
+            if more is None:
                 break
-            end = found.end()
-            spans |= {k: found.span(k) for k in part.groupindex}
-        if found is not None:
-            yield start, end, spans
-            position = max(end, start + 1)
+            end = more.end()
+            spans |= {k: more.span(k) for k in part.groupindex}
         else:
-            position = start + 1
+            yield start, end, spans
+
+
+def _beginnings(phrase: Phrase, first: re.Pattern[bytes], haystack: bytes) -> Iterator[re.Match[bytes]]:
+    """Where the first part of a phrase stands; a plain search for its opening literal is the quickest."""
+    if not phrase.leads:
+        yield from first.finditer(haystack)
+    for lead in phrase.leads:
+        position = haystack.find(lead)
+        while position >= 0:
+            found = first.match(haystack, position)
+            if found is not None:
+                yield found
+            position = haystack.find(
+                lead, found.end() if found is not None and found.end() > position else position + 1
+            )
 
 
 def _rejected(phrase: Phrase, line: bytes, offset: int) -> bool:
+    if phrase.at_start and _RUNNING_TEXT.search(line, max(0, offset - 24), offset):
+        return True
     window = line[max(0, offset - 2000) : offset + 2000].decode("utf-8", "replace")
     if noise.is_no_event(window):
         return True
@@ -247,20 +272,19 @@ def _scan_unwrapped(data: bytes, number: int, vocabulary: Vocabulary, into: Scan
     joined = b"".join(pieces)
     haystack = unify(_unescaped(joined))
     seen = {(hit.phrase, hit.line) for hit in into.hits}
-    for phrase in vocabulary.possible(haystack):
-        for count, (start, _end, spans) in enumerate(_matches(phrase, haystack)):
-            if count >= MOST_HITS:
-                break
-            at = bisect.bisect_right(starts, start) - 1
-            line = numbers[at] + 1
-            if (phrase.text, line) in seen or (phrase.at_start and starts[at] != start):
-                continue
-            seen.add((phrase.text, line))
-            values = {k: joined[a:b].decode("utf-8", "replace") for k, (a, b) in spans.items()}
-            raw = raws[line - 1]
-            plain = ANSI.sub(b"", raw)
-            level = noise.level(plain[:2000].decode("utf-8", "replace"))
-            into.hits.append(Hit(phrase.text, number, line, _in_raw(_shown(plain, 0), raw), values, level=level))
+    counts: dict[str, int] = {}
+    for phrase, start, spans in _found(haystack, 0, vocabulary, counts):
+        counts[phrase.text] = counts.get(phrase.text, 0) + 1
+        at = bisect.bisect_right(starts, start) - 1
+        line = numbers[at] + 1
+        if (phrase.text, line) in seen or (phrase.at_start and starts[at] != start):
+            continue
+        seen.add((phrase.text, line))
+        values = {k: joined[a:b].decode("utf-8", "replace") for k, (a, b) in spans.items()}
+        raw = raws[line - 1]
+        plain = ANSI.sub(b"", raw)
+        level = noise.level(plain[:2000].decode("utf-8", "replace"))
+        into.hits.append(Hit(phrase.text, number, line, _in_raw(_shown(plain, 0), raw), values, level=level))
 
 
 def _wrap_width(raws: list[bytes]) -> int:
