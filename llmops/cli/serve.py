@@ -85,7 +85,7 @@ def serve(
     ] = None,
     preferred: Annotated[str | None, typer.Option(metavar="N,N", help="triton: batches run at once (8,16)")] = None,
     instances: Annotated[int | None, typer.Option(metavar="N", help="triton: copies of the model")] = None,
-    image: Annotated[str | None, typer.Option(metavar="NAME", help="triton: container image")] = None,
+    image: Annotated[str | None, typer.Option(metavar="NAME", help="vllm, triton: container image")] = None,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
     report: opt.ReportFiles = None,
@@ -106,7 +106,6 @@ def serve(
         "queue_delay_ms": queue_delay_ms,
         "preferred": preferred,
         "instances": instances,
-        "image": image,
     }
     values: dict[str, Any] = {
         "model": model,
@@ -127,6 +126,7 @@ def serve(
         "enforce_eager": eager,
         "chat_template": chat_template,
         "engine_python": engine_python,
+        "image": image,
         "api_key_env": api_key_env,
         "replicas": replicas,
         "ready_timeout_s": ready_timeout,

@@ -13,6 +13,7 @@ from llmops.extras import require_installed
 from llmops.findings import Finding
 from llmops.hardware.host import Host
 from llmops.planning.types import ModelPlan
+from llmops.serve import container
 from llmops.serve.choose import Choice, choose_engine
 from llmops.serve.launch import Launch, launch
 from llmops.serve.online import online
@@ -82,11 +83,11 @@ def decide_all(specs: Sequence[ServeSpec], host: Host) -> tuple[Decision, ...]:
         check_files(spec, facts)
         if spec.loras and spec.max_lora_rank is None:
             spec = _absolute_adapters(spec.model_copy(update={"max_lora_rank": largest_rank(spec.loras)}))
-        python = interpreter(choice.engine, spec.engine_python)
+        python = container.program() if spec.image else interpreter(choice.engine, spec.engine_python)
         ports.append(_port(spec, ports))
         models.append((spec, facts, choice, python))
     wanted = [
-        Wanted(spec, facts, choice.engine, port, engine_version(choice.engine, python))
+        Wanted(spec, facts, choice.engine, port, _version(spec, choice, python))
         for (spec, facts, choice, python), port in zip(models, ports, strict=True)
     ]
     plans = size(wanted, host)
@@ -101,6 +102,10 @@ def decide_all(specs: Sequence[ServeSpec], host: Host) -> tuple[Decision, ...]:
         )
         for (spec, facts, choice, python), plan, port in zip(models, plans, ports, strict=True)
     )
+
+
+def _version(spec: ServeSpec, choice: Choice, python: Path) -> str | None:
+    return container.version_of(spec.image) if spec.image else engine_version(choice.engine, python)
 
 
 def _card(host: Host, plan: ModelPlan) -> str | None:

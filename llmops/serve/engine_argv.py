@@ -10,6 +10,7 @@ from typing import Final
 from llmops.planning.argv import DEVICES, cuda_env
 from llmops.planning.ray import Copies, Served, engine_kwargs, llm_config
 from llmops.planning.types import ModelPlan
+from llmops.serve import container
 from llmops.serve.spec import ServeSpec
 
 DEFAULT_BATCH_TOKENS: Final = 512
@@ -77,7 +78,11 @@ def vllm(spec: ServeSpec, plan: ModelPlan, python: Path, port: int) -> Built:
         argv.remove("--enforce-eager")
     if spec.chat_template:
         argv += ["--chat-template", str(spec.chat_template.absolute())]
-    return tuple(argv), {**plan.env, **_QUIET}
+    env = {**plan.env, **_QUIET}
+    if spec.image is not None:
+        inside = {**env, "HF_HUB_OFFLINE": "1"}
+        return container.command(spec, plan, python, port, serve=tuple(argv[3:]), env=inside), {}
+    return tuple(argv), env
 
 
 def ray(spec: ServeSpec, plan: ModelPlan, python: Path, port: int) -> Built:

@@ -37,6 +37,7 @@ class FleetModel(BaseModel):
     max_lora_rank: Annotated[int | None, Field(ge=1)] = None
     chat_template: Path | None = None
     engine_python: Path | None = None
+    image: Annotated[str | None, Field(description="A container image with vLLM")] = None
     replicas: Annotated[int | None, Field(ge=1, le=64, description="Copies that Ray runs")] = None
     alias: Annotated[tuple[str, ...], Field(description="Further names at the generated gateway")] = ()
     extra: Annotated[tuple[str, ...], Field(description="Flags passed to the engine as they are")] = ()

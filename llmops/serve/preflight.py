@@ -45,6 +45,8 @@ def check_options(spec: ServeSpec, engine: Engine) -> None:
             f"the engine {engine} asks its clients for no key",
             "leave --api-key-env out, and put llmops gateway before it",
         )
+    if spec.image is not None and engine != "vllm":
+        raise UsageError(f"the engine {engine} is not run from an image", "--engine vllm --image IMAGE")
     if spec.replicas is not None and engine != "ray":
         raise UsageError(f"the engine {engine} runs one copy of a model", "--engine ray runs several")
 

@@ -133,7 +133,7 @@ def launched(spec: ServeSpec, decision: Decision, progress: Progress) -> Iterato
 
 def _running(spec: ServeSpec, decision: Decision, log: Path, child: Child, ready: Readiness) -> RunningServer:
     with log.open(encoding="utf-8", errors="replace") as lines:
-        found = read_back(lines, decision.plan, child.pid)
+        found = read_back(lines, decision.plan, None if spec.image else child.pid)
     if decision.engine not in _MORE_THAN_THE_ENGINE:
         with contextlib.suppress(OSError):  # a full or read-only state directory must not end a server that works
             keep(found, decision.plan, size_bytes=decision.facts.size_bytes, gpu=decision.gpu)

@@ -26,6 +26,7 @@ class ServeSpec(BaseModel):
         chat_template: A jinja file that replaces the model's own template.
         kv_cache_gib: Memory for the KV cache on the CPU; vLLM takes whole GiB.
         enforce_eager: vLLM without compiled graphs; None: on the CPU, where compiling doubles the start.
+        image: A container image with vLLM, instead of its environment.
         api_key_env: Name of the variable that holds the key which clients must send. The key itself is never a flag.
         quantization: bnb-nf4, bnb-int8 or fp8 while a plain model is loaded; after deciding, the engine's word for it.
         replicas: Copies of the model that Ray runs; None: one.
@@ -57,6 +58,7 @@ class ServeSpec(BaseModel):
     max_lora_rank: int | None = Field(default=None, ge=1)
     chat_template: Path | None = None
     engine_python: Path | None = None
+    image: str | None = None
     api_key_env: str | None = None
     replicas: int | None = Field(default=None, ge=1, le=64)
     ready_timeout_s: float | None = Field(default=None, gt=0)

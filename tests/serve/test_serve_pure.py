@@ -139,6 +139,28 @@ def test_argv_of_vllm_on_the_cpu():
     assert made.deadline_s >= 300
 
 
+def test_argv_of_vllm_in_a_container():
+    lora = LoraSpec(name="a", path="/l/a")
+    made = built(host=GPU_HOST, engine="vllm", image="vllm/vllm-openai:v0.19.0", loras=(lora,), max_lora_rank=8,
+                 api_key_env="KEY", port=8123, extra=("--seed", "1"))  # fmt: skip
+    line = " ".join(made.argv)
+    assert made.argv[:4] == ("/e/python", "run", "--rm", "--init")
+    assert after(made.argv, "--publish") == "127.0.0.1:8123:8000"
+    assert after(made.argv, "--gpus") == '"device=0"'
+    assert "--volume /m/small:/m/small:ro --volume /l/a:/l/a:ro" in line
+    assert "--env VLLM_API_KEY --entrypoint vllm vllm/vllm-openai:v0.19.0 serve /m/small" in line
+    assert "--host 0.0.0.0 --port 8000" in line
+    assert line.endswith("--seed 1")
+    assert "CUDA_VISIBLE_DEVICES" not in line
+    podman = launch_argv_with(Path("/usr/bin/podman"), replace(GPU_HOST, gpus=(CARD, replace(CARD, index=1))))
+    assert "--device nvidia.com/gpu=0 --device nvidia.com/gpu=1" in " ".join(podman)
+
+
+def launch_argv_with(program, host):
+    spec = ServeSpec(model=FACTS.path, image="i:v0.19.0", tensor_parallel=2)
+    return launch(spec, FACTS, size([Wanted(spec, FACTS, "vllm", 1)], host)[0], program, 1).argv
+
+
 def test_compiling_can_be_asked_for():
     assert "--enforce-eager" not in built(engine="vllm", enforce_eager=False).argv
 

@@ -67,6 +67,29 @@ def test_an_engine_that_is_not_installed(llmops, tiny_llama, tmp_path):
     refused(result, 3, "llmops engines install vllm")
 
 
+def test_an_image_without_docker(llmops, tiny_llama, tmp_path):
+    image = ("--engine", "vllm", "--image", "vllm/vllm-openai:v0.19.0")
+    refused(llmops("serve", tiny_llama, *image, env={"PATH": str(tmp_path)}), 3, "docker", "engines install vllm")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--engine", "transformers", "--image", "i:1"), "--engine vllm --image"),
+        (("--engine", "transformers", "--replicas", "2"), "--engine ray"),
+        (("--engine", "ray", "--lora", "a=."), "--engine vllm"),
+        (("--engine", "ray", "--api-key-env", "PATH"), "llmops gateway"),
+    ],
+)
+def test_options_that_an_engine_has_no_way_to_follow(llmops, tiny_llama, options, word):
+    refused(llmops("serve", tiny_llama, *options), 2, word)
+
+
+def test_tensorrt_llm_without_a_gpu(llmops, tiny_llama):
+    refused(llmops("serve", tiny_llama, "--engine", "trtllm", env={"CUDA_VISIBLE_DEVICES": ""}), 3, "NVIDIA GPUs")
+    refused(llmops("engines", "install", "trtllm", env={"CUDA_VISIBLE_DEVICES": ""}), 3, "NVIDIA GPUs")
+
+
 def test_a_head_size_that_vllm_cannot_serve_on_the_cpu(llmops, broken_copy):
     import json
 
