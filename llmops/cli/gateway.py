@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command("run", epilog="Example: llmops gateway run --upstream http://127.0.0.1:8000/v1")(run)
     group.command("check", epilog="Example: llmops gateway check -c configs/gateway.yaml --live")(check)
+    group.command("rehearse", epilog="Example: llmops gateway rehearse -c configs/gateway.yaml")(rehearse)
     group.command("alerts", epilog="Example: llmops gateway alerts -o alerts --cost 50 --check")(alerts)
     group.command("top", epilog="Example: llmops gateway top http://127.0.0.1:9090")(top)
     app.add_typer(group, name="gateway")
@@ -70,6 +71,32 @@ def check(
     output.run(
         "gateway check",
         lambda progress: package.check(config, live=live, progress=progress),
+        package.view,
+        json=json,
+        report=report,
+        quiet=quiet,
+        verbose=verbose,
+    )
+
+
+def rehearse(
+    config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="A gateway config")],
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Then go on serving here until Ctrl-C, for your own client")
+    ] = None,
+    json: opt.Json = False,
+    report: opt.ReportFiles = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Try a config out before stand-ins of its providers: no keys, no models, no cost"""
+    from llmops.cli import output
+    from llmops.gateway.rehearsal import rehearse as package
+
+    spec = package.RehearseSpec(config, port)
+    output.run(
+        "gateway rehearse",
+        lambda progress: package.rehearse(spec, progress),
         package.view,
         json=json,
         report=report,

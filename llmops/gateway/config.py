@@ -100,7 +100,7 @@ class Batching(Form):
 
 
 class Provider(Form):
-    """A server: where it is, what it speaks, and where its key comes from."""
+    """A server: where it is, what it speaks, and where its key comes from. ``local``: by its address where it is not said."""
 
     dialect: Dialect = "openai"
     base_url: str
@@ -108,7 +108,7 @@ class Provider(Form):
     key_file: Path | None = None
     key_vault: str | None = None
     forward_key: bool = False
-    local: bool = False
+    local: bool | None = None
     prices_as: str | None = None
     responses: bool = False
     stream_usage: bool = True

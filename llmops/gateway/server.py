@@ -184,6 +184,11 @@ async def _serve(app: App, progress: Progress, source: Path | None, sock: socket
     return ServedReport(url, requests, time.monotonic() - began)
 
 
+def make_server(app: App) -> uvicorn.Server:
+    """A server in this process, for who runs the loop."""
+    return _Server(_uvicorn_config(app), app, None)
+
+
 def _side_work(
     app: App, server: uvicorn.Server, reload: Callable[[], None] | None
 ) -> Iterator[Coroutine[Any, Any, None]]:

@@ -53,7 +53,7 @@ class Provider:
         else:
             key = read_secret(form.key_env, form.key_file, f"provider {name!r}")
         self._auth = _auth_headers(form, key)
-        self.local = form.local or is_loopback(self.origin.host)
+        self.local = is_loopback(self.origin.host) if form.local is None else form.local
         self.prices_as = prices_as_of(form)
 
     @property

@@ -47,6 +47,17 @@ def sheet(
     )
 
 
+def models_of(provider: str) -> tuple[str, ...]:
+    """Names of a provider's models, those that are current first; empty for a provider that the library does not know."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    for each in get_snapshot().providers:
+        if each.id == provider:
+            current = [model.id for model in each.models if not getattr(model, "deprecated", False)]
+            return (*current, *(model.id for model in each.models if model.id not in current))
+    return ()
+
+
 def charge(of: PriceSheet, usage: Usage, at: datetime | None) -> Charge:
     """The library's own bill, for usage with audio, images or calls; its lines are input, output and calls."""
     from genai_prices import Usage as LibraryUsage

@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from llmops.settings import settings
+
 Dimension = Literal["tenant", "team", "key", "model"]
 Period = Literal["day", "month", "total"]
 
@@ -71,7 +73,7 @@ class MoneyConfig(Form):
     ``webhook_secret_env`` names the variable with the secret that signs notifications.
     """
 
-    directory: Path
+    directory: Path = Field(default_factory=lambda: settings().state_dir / "gateway" / "books")
     budgets: tuple[BudgetConfig, ...] = ()
     postgres: str | None = None
     unknown_price: Literal["refuse", "allow"] = "refuse"
