@@ -37,6 +37,7 @@ def run(progress: Progress, **options: Any) -> Report:
     targets: list[str] = typed.pop("targets") or []
     reports: list[Path] = typed.pop("reports") or []
     two, rounds, engine = typed.pop("ab"), typed.pop("rounds"), typed.pop("offline")
+    _check_own(reports, alone=engine is None and two is None and targets[:1] != ["compare"])
     if engine is not None:
         _expect(targets, 1, "a model directory", "llmops bench --offline transformers ./model")
         return offline(engine, targets[0], bench_spec(url="http://offline", **typed), progress)
@@ -71,6 +72,15 @@ def view(report: Report) -> Document:
     if isinstance(report, BenchReport):
         return page.view(report)
     return page.view_comparison(report) if isinstance(report, CompareReport) else page.view_offline(report)
+
+
+def _check_own(reports: list[Path], *, alone: bool) -> None:
+    """Refuse before the measurement what could not be written after it."""
+    for path in filter(outputs.own, reports):
+        if not alone:
+            raise UsageError(f"--report {path}: only a measurement of one URL has that form", "use .json, .md or .html")
+        if not path.parent.is_dir():
+            raise UsageError(f"--report {path}: there is no directory {path.parent}", f"mkdir -p {path.parent}")
 
 
 def _expect(targets: list[str], count: int, what: str, example: str) -> None:

@@ -162,6 +162,8 @@ def test_baseline_and_compare(tmp_path):
     document, _ = bench("compare", str(base), str(tmp_path / "none.json"), check=2)
     document, _ = bench("compare", str(base), check=2)
     assert "two reports" in document["error"]["message"]
+    document, _ = bench("compare", str(base), str(slow), "--report", str(tmp_path / "r.csv"), check=2)
+    assert "one URL" in document["error"]["message"]
 
 
 def test_ab_interleaves_and_finds_a_slower_server():
@@ -184,3 +186,21 @@ def test_the_verdict_line_is_the_last_thing_a_person_reads(llmops):
         result = llmops("bench", server.url, *QUICK, "--requests", "30", "--slo", "e2e.p50<1ms")
     last = result.stdout.strip().split("\n\n")[-1]
     assert (result.code, last.partition(":")[0]) in ((1, "FAIL"), (6, "INCONCLUSIVE"))
+
+
+def test_an_invalid_run_is_no_success_unless_that_is_allowed():
+    from llmops.bench import bench as measure_endpoint
+    from llmops.bench import bench_spec
+    from llmops.progress import Silent
+
+    # Four requests never are sixty-four users.
+    spec = {"model": "truth", "warmup": 0, "requests": 4, "concurrency": 64, "output_tokens": 2, "input_tokens": 32}
+    with truth(ttft_ms=5, gap_ms=1) as server:
+        for options, code in (
+            ({}, 6),
+            ({"allow_invalid": True}, 0),
+            ({"allow_invalid": True, "slo": ("ttft.p50<5s",)}, 6),  # a judgement needs a valid run, whatever is allowed
+        ):
+            report = measure_endpoint(bench_spec(url=server.url, **spec, **options), Silent())
+            assert "4 at once at most" in report.level.validity.reasons[0]
+            assert (int(report.exit_code), report.ok, report.verdict) == (code, code == 0, "INCONCLUSIVE")

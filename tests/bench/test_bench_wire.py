@@ -245,6 +245,9 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_everything(tmp_path
         (("--header", "X"), "Name: value"),
         (("--api", "cohere"), "chat"),
         (("--dataset", "/nowhere.jsonl"), "/nowhere.jsonl"),
+        (("--report", "/nowhere/r.csv"), "mkdir"),
+        (("--report", "/nowhere/r.html"), "mkdir"),
+        (("--report", "r.pdf"), ".html"),
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_is_sent(options, words, monkeypatch, capfd):
