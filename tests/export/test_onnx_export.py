@@ -163,7 +163,12 @@ def test_the_genai_format_agrees_too(llmops, tiny_llama, tmp_path):
 @pytest.mark.parametrize("task", ["causal-lm", "causal-lm-cache"])
 def test_the_real_small_model_agrees(small_model_onnx, task):
     _, result = small_model_onnx(task)
-    parity = result.json["data"]["parity"]
+    data = result.json["data"]
+    parity, plan = data["parity"], data["plan"]
+    peaks = (data["timing"]["peak_rss_bytes"], parity["peak_rss_bytes"])
+    print(f"peaks: {peaks} of {plan['ram_bytes']}, {plan['check_bytes']}; export {data['timing']['export_s']} s")
+    assert peaks[0] <= plan["ram_bytes"]  # what the pre-flight asks for covers what is taken
+    assert peaks[1] <= plan["check_bytes"]
     assert parity["agreement"] >= 0.99
     assert max(max(row["lengths"]) for row in parity["cases"]) > 512  # beyond its sliding window
     if task == "causal-lm-cache":

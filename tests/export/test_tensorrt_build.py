@@ -129,10 +129,11 @@ WHOLE = dict.fromkeys(("input_ids", "attention_mask", "position_ids"), shapes((1
             "ascending order for the input input_ids",
         ),
         ({"profiles": [WHOLE], "workspace_bytes": 1}, 3, "more workspace than was allowed"),
-        ({"profiles": [WHOLE], "refit": True}, 3, "no usable GPU or NVIDIA driver"),
-        ({"profiles": [WHOLE], "version_compatible": True}, 3, "lean runtime"),
+        ({"profiles": [WHOLE], "workspace_bytes": 2**30}, 3, "GiB of workspace, and 1.0 GiB were allowed"),
+        ({"profiles": [WHOLE], "refit": True, "workspace_bytes": 2**34}, 3, "no usable GPU or NVIDIA driver"),
+        ({"profiles": [WHOLE], "version_compatible": True, "workspace_bytes": 2**34}, 3, "lean runtime"),
     ],
-    ids=["rank", "order", "workspace", "refit-without-gpu", "lean-runtime"],
+    ids=["rank", "order", "workspace", "workspace-by-a-little", "refit-without-gpu", "lean-runtime"],
 )
 def test_what_a_builder_refuses_later_is_mapped_too(tiny_onnx, tmp_path, values, code, said):
     from llmops.hardware.detect import detect

@@ -149,6 +149,7 @@ def test_a_taken_port_is_refused_before_the_start(triton_python, exported, tmp_p
         code, document = found.ended()
     assert code == 3
     assert "is taken" in document["error"]["message"]
+    assert "--grpc-port 0" in document["error"]["hint"]
     assert not (tmp_path / "triton.log").exists()
 
 

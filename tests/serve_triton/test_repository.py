@@ -144,6 +144,8 @@ def test_a_directory_of_others_is_not_overwritten(tmp_path, exported):
 
 
 def test_a_directory_that_is_no_export_says_how_to_make_one(tmp_path):
+    with pytest.raises(UsageError, match="there is no directory"):
+        read_served(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="not an exported model") as caught:
         read_served(tmp_path)
     assert "llmops export onnx" in caught.value.hint

@@ -176,7 +176,9 @@ class Build:
                 trt.ILogger.__init__(self)
 
             def log(self, severity: Any, msg: str) -> None:
-                lines.setdefault(severity.name, []).append(msg)
+                # Only a line of the lowest severity says that the workspace was too small; the error speaks of memory.
+                kind = "BUDGET" if "Exceeded mem budget" in msg else severity.name
+                lines.setdefault(kind, []).append(msg)
                 print(f"[{severity.name}] {msg}", flush=True)  # noqa: T201 - the worker's log file
 
         return Log()
@@ -213,7 +215,7 @@ class Build:
             raise self._failed([f"{type(error).__name__}: {error}"], what) from error
 
     def _failed(self, more: list[str], what: str) -> LlmopsError:
-        logged = [line for name in ERRORS for line in self.lines.get(name, [])]
+        logged = [line for name in ("BUDGET", *ERRORS) for line in self.lines.get(name, [])]
         return explain([*logged, *more], what, backend=self.module)
 
 

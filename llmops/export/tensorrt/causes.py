@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from llmops.errors import ExitCode, LlmopsError
+from llmops.units import format_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,9 @@ CAUSES: Final = (
     Cause("trt-no-cuda", r"CHECK\(status == CUDA_SUCCESS\) failed|cudaError 35|CUDA initialization failure with error: (\d+)|CUDA driver version is insufficient|no CUDA-capable device",
           "there is no usable GPU or NVIDIA driver on this machine", "build with --backend rtx, or use a machine with a GPU",
           ExitCode.MACHINE, "CUDA initialization failure with error: 35"),
+    Cause("trt-workspace-budget", r"Exceeded mem budget of (\d+)\. Need (\d+)",
+          "a layer needs {2} of workspace, and {1} were allowed", "raise --workspace", ExitCode.MACHINE,
+          "(foreignNode) [pass.cpp:2417: run_passes] Exceeded mem budget of 1075085632. Need 1388118016"),
     Cause("trt-workspace", r"(?i)insufficient workspace|within workspace limit|requested (?:amount of )?GPU memory|"
           r"workspace.{0,40}(?:too small|insufficient)",
           "a layer needs more workspace than was allowed", "raise --workspace", ExitCode.MACHINE,
@@ -118,6 +122,8 @@ def explain(lines: Iterable[str], fallback: str, *, backend: str) -> LlmopsError
 
 def _known(cause: Cause, match: re.Match[str], lines: list[str], backend: str) -> LlmopsError:
     groups = [group for group in match.groups() if group] + ["", ""]
+    if cause.rule == "trt-workspace-budget":
+        groups = [format_size(int(group)) for group in groups if group]
     text, hint = (
         said.replace("{1}", groups[0] or _operator(lines)).replace("{2}", groups[1])
         for said in (cause.message, cause.hint)

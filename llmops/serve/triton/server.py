@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmops.checkpoint import read_model
-from llmops.errors import ExitCode, LlmopsError, OutsideError, UsageError
+from llmops.errors import ExitCode, LlmopsError, MachineError, OutsideError, UsageError
 from llmops.findings import Finding
 from llmops.hardware.host import Host
 from llmops.process import Child, Command, start, tail
@@ -132,11 +132,22 @@ def decide(spec: TritonSpec, host: Host, *, write: bool = True) -> TritonDecisio
             raise _refused(directory, broken)
         models = models or dict.fromkeys(report.models, "")
         require_engines(directory, server, host)
-    ports = Ports(*(free_port(spec.host, port) for port in (spec.http_port, spec.grpc_port, spec.metrics_port)))
+    ports = _ports(spec)
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) if directory.is_dir() else 0
     spec = spec.model_copy(update={"extra": (*made.flags, *spec.extra)})
     launch = make_launch(spec, server, directory, ports, gpu=bool(host.usable_gpus), weights_bytes=size)
     return TritonDecision(server, directory, launch, made.middle, models, findings)
+
+
+def _ports(spec: TritonSpec) -> Ports:
+    wanted = {"--http-port": spec.http_port, "--grpc-port": spec.grpc_port, "--metrics-port": spec.metrics_port}
+    found = []
+    for option, port in wanted.items():
+        try:
+            found.append(free_port(spec.host, port))
+        except MachineError as error:
+            raise MachineError(error.message, f"{option} N takes another, {option} 0 a free one") from error
+    return Ports(*found)
 
 
 def _make(spec: TritonSpec, server: Server, host: Host, directory: Path, *, write: bool) -> _Made:
@@ -166,7 +177,7 @@ def _exported(spec: TritonSpec, server: Server, host: Host) -> tuple[_Made, Repo
     if server.kind == "container" and spec.image is None:
         raise UsageError(
             f"{server.image} lacks the packages that the generated models use (tokenizers, onnxruntime)",
-            "make an image with them in two lines (docs/export.md) and give it with --image",
+            "llmops engines install triton needs no container; or give --image one with them (docs/export.md: two lines)",
         )
     findings: tuple[Finding, ...] = ()
     if middle == "tensorrt":

@@ -185,6 +185,8 @@ def read_served(directory: Path) -> Served:
         UsageError: It is none, or it lacks the tokenizer.
     """
     record = directory / RECORD
+    if not directory.is_dir():
+        raise UsageError(f"there is no directory {directory}", "give one that llmops export onnx made")
     if not record.is_file():
         hint = f"llmops export onnx {directory} -o {directory.name}-onnx, then serve that"
         raise UsageError(f"{directory} is not an exported model: it has no {RECORD}", hint)
