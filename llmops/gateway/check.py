@@ -35,6 +35,7 @@ class ProviderCheck:
     key: str
     state: str
     took_ms: float | None = None
+    region: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def check(path: Path, *, live: bool, progress: Progress) -> CheckReport:
     for name, form in config.providers.items():
         key = form.key_env or (str(form.key_file) if form.key_file else form.key_vault or "none")
         if not live:
-            rows.append(ProviderCheck(name, form.dialect, form.base_url, key, "not asked"))
+            rows.append(ProviderCheck(name, form.dialect, form.base_url, key, "not asked", region=form.region))
     for row in rows:
         if row.state not in ("ok", "not asked"):
             message = f"provider {row.name!r} at {row.url}: {row.state}"
@@ -111,7 +112,7 @@ async def _ask_all(config: Gateway) -> list[ProviderCheck]:
 
 
 async def _ask(config: Gateway, name: str) -> ProviderCheck:
-    from llmops.gateway.site import vault_of
+    from llmops.gateway.site_parts import vault_of
     from llmops.gateway.targets import Provider
 
     form = config.providers[name]
@@ -124,7 +125,7 @@ async def _ask(config: Gateway, name: str) -> ProviderCheck:
     except AccessError as error:
         state = error.message
     took = (time.monotonic() - began) * 1000
-    return ProviderCheck(name, form.dialect, form.base_url, key, state, round(took, 1))
+    return ProviderCheck(name, form.dialect, form.base_url, key, state, round(took, 1), region=form.region)
 
 
 async def _state(provider: Provider, path: str) -> str:
@@ -145,11 +146,16 @@ async def _state(provider: Provider, path: str) -> str:
 
 def view(report: CheckReport) -> Document:
     """The providers, and what was found."""
+    regions = any(row.region for row in report.providers)
     rows = tuple(
-        (row.name, row.dialect, row.url, row.key, row.state, "" if row.took_ms is None else f"{row.took_ms:.0f} ms")
+        (
+            *(row.name, row.dialect, row.url, *((row.region or "-",) if regions else ()), row.key, row.state),
+            "" if row.took_ms is None else f"{row.took_ms:.0f} ms",
+        )
         for row in report.providers
     )
-    blocks: list[Any] = [Table(("Provider", "Dialect", "URL", "Key from", "State", "Took"), rows, frozenset({"Took"}))]
+    columns = ("Provider", "Dialect", "URL", *(("Region",) if regions else ()), "Key from", "State", "Took")
+    blocks: list[Any] = [Table(columns, rows, frozenset({"Took"}))]
     blocks += [Text(f"{finding.severity}: {finding.message}", "warn") for finding in report.findings]
     verdict = Text(f"{report.file} is right: {report.routes} routes", "good") if report.ok else Text("not right", "bad")
     return Document("Gateway config", tuple(blocks), verdict)

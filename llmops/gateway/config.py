@@ -104,6 +104,7 @@ class Provider(Form):
 
     dialect: Dialect = "openai"
     base_url: str
+    region: str | None = None
     key_env: str | None = None
     key_file: Path | None = None
     key_vault: str | None = None
