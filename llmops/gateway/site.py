@@ -37,6 +37,8 @@ from llmops.prices import Charge, PriceBook, PriceSheet, price_book
 if TYPE_CHECKING:
     from llmops.gateway.access.access import Access
     from llmops.gateway.call import Call
+    from llmops.gateway.money.replicas import ReplicaAccount
+    from llmops.gateway.state.hub import Hub
     from llmops.gateway.state.shared_limits import SharedState
     from llmops.gateway.tracing import Tracer
 
@@ -64,7 +66,7 @@ class Site:
         self.targets: dict[TargetForm, Target] = {}
         # A reload keeps the books, and the connections that requests under way will need at their end.
         same = before if before is not None and before.config.replicas == config.replicas else None
-        self.hub = hub_of(config, self.targets.values, same.hub if same is not None else None)
+        self.hub: Hub | None = hub_of(config, self.targets.values, same.hub if same is not None else None)
         own: LimiterMaker = shared.limiter if shared is not None else _own_limiter
         self._limiter = shared_limits(config, self.hub, own)
         self.keyring = Keyring(config, self._limiter)
@@ -83,11 +85,11 @@ class Site:
         self.access_log = AccessLog(config.access_log) if config.access_log else None
         self.tracer = _tracer(config, self.metrics)
         self.cache = exact_cache(config)
-        self.account = before.account if before is not None else None
+        self.account: Account | None = before.account if before is not None else None
         if self.account is None and config.money is not None:
             self.account = Account.open(config.money, self.prices)
         kept = same.replica_account if same is not None else None
-        self.replica_account = kept or replica_account(config, self.account)
+        self.replica_account: ReplicaAccount | None = kept or replica_account(config, self.account)
         self._inherited = (self.hub if same is not None else None, kept)
         self.successor: Site | None = None
         self._tasks: list[asyncio.Task[None]] = []

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from llmops.errors import UsageError
 from llmops.gateway.cache.exact import ExactCache, MemoryStore
@@ -14,7 +14,7 @@ from llmops.gateway.config import Gateway, Limits
 from llmops.gateway.guard import Guard
 from llmops.gateway.keys import read_secret
 from llmops.gateway.limits import Limiter, LimiterMaker
-from llmops.gateway.resilience import KINDS, FailureKind
+from llmops.gateway.resilience import KINDS
 
 if TYPE_CHECKING:
     from llmops.gateway.access.vault import Vault
@@ -182,7 +182,7 @@ def _hint(targets: Iterable[Target], name: str, seconds: float) -> None:
     if kind in KINDS:
         for target in targets:
             if target.name == target_name:
-                target.hinted(cast("FailureKind", kind), time.monotonic() + seconds)
+                target.hinted(kind, time.monotonic() + seconds)
 
 
 # ---- gauges ----

@@ -83,10 +83,14 @@ class Lens(Protocol):
         events: Content events so far, to estimate from when no counts come.
     """
 
-    committed: bool
-    error: Failure | None
-    finished: bool
-    events: int
+    @property
+    def committed(self) -> bool: ...
+    @property
+    def error(self) -> Failure | None: ...
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def events(self) -> int: ...
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes of the upstream; returns bytes for the caller."""

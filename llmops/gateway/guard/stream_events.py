@@ -226,7 +226,7 @@ class StreamEvents:
             if changed and event.get("logprobs"):
                 event["logprobs"] = []
         else:
-            place = {name: event[name] for name in _PLACE if name in event}
+            place: dict[str, Any] = {name: event[name] for name in _PLACE if name in event}
             of = kind.removesuffix(".done") + ".delta"
             rest = self._rest((of, *(event.get(name) for name in _PLACE))) if kind.endswith(".done") else ""
             if rest:

@@ -22,11 +22,12 @@ found by the others or at the next start. Nothing here knows HTTP: the frame sha
 dialect.
 """
 
-from llmops.gateway.money.account import Account, Outcome, Payer, Purchase, Reservation, Settled
+from llmops.gateway.money.account import Account
 from llmops.gateway.money.bounds import prompt_bound
 from llmops.gateway.money.budgets import BudgetExceeded
 from llmops.gateway.money.config import BudgetConfig, MoneyConfig
 from llmops.gateway.money.ledger import LedgerFullError
+from llmops.gateway.money.values import Outcome, Payer, Purchase, Reservation, Settled
 
 __all__ = [
     "Account",

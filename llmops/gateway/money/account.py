@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -20,78 +17,17 @@ from llmops.gateway.money.config import MoneyConfig
 from llmops.gateway.money.counters import Claim, Counters
 from llmops.gateway.money.entry import LedgerEntry
 from llmops.gateway.money.ledger import Admission, Ledger
+from llmops.gateway.money.opening import alerts_of, charge_lost, door, open_store, spent_since
 from llmops.gateway.money.rates import PICO_IN_NANO, Rates
-from llmops.gateway.money.store import SqliteStore, Store
+from llmops.gateway.money.store import Store
+from llmops.gateway.money.values import Outcome, Payer, Purchase, Reservation, Settled
 from llmops.prices import PriceBook, Usage
 from llmops.prices.library import context_of
 from llmops.units import MIB
 
 _log = logging.getLogger(__name__)
-LEDGER_FILE: Final = "ledger.sqlite"
 _NOTHING: Final = Usage(requests=0)
 _MAX_RATES: Final = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Payer:
-    """Who pays."""
-
-    tenant: str
-    team: str
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Purchase:
-    """What is bought: the caller's name of the model, and who serves which one for it.
-
-    Attributes:
-        provider: The price library's name of the provider, or None to guess it from the model.
-        target: The provider's name of the model.
-        server: Name of the target's provider in the config, for the ledger; ``provider`` where empty.
-        tier: The dearer processing that was asked for (``priority``, ``fast``), or empty.
-    """
-
-    model: str
-    provider: str | None
-    target: str
-    local: bool = False
-    server: str = ""
-    tier: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a request ended."""
-
-    status: int
-    duration_ms: float = 0.0
-    ttft_ms: float | None = None
-
-
-@dataclass(slots=True)
-class Reservation:
-    """A request between admission and its row."""
-
-    request_id: str
-    at: float
-    payer: Payer
-    purchase: Purchase
-    input_bound: int
-    output_bound: int
-    claims: tuple[Claim, ...]
-    nano: int
-    rates: Rates | str
-    budgets: Budgets
-    open: bool = field(default=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What a request cost. ``amount_pico`` is None where the price is unknown, for the stated ``source``."""
-
-    amount_pico: int | None
-    source: str
 
 
 class Account:
@@ -145,11 +81,11 @@ class Account:
             segment_bytes=int(config.spool_mib * MIB),
             max_bytes=int(config.max_spool_mib * MIB),
             keep_days=config.keep_days,
-            on_lost=lambda lost: _charge_lost(budgets, lost),
+            on_lost=lambda lost: charge_lost(budgets, lost),
             now=now,
         )
         account = cls(config, book, budgets, ledger, alerts_of(config), now=now)
-        with _door(directory) as (alive, alone):
+        with door(directory) as (alive, alone):
             account._alive = alive
             ledger.recover()
             if alone:
@@ -387,53 +323,3 @@ class Account:
     def _tell(self, notices: Iterable[Notice]) -> None:
         for notice in notices:
             self._alerts.tell(notice)
-
-
-def alerts_of(config: MoneyConfig) -> Alerts:
-    """The webhooks of a config."""
-    urls = {budget.name: budget.webhook for budget in config.budgets if budget.webhook}
-    return Alerts(config.webhook, urls, config.webhook_secret_env)
-
-
-def open_store(config: MoneyConfig, *, create: bool = True) -> Store:
-    """The ledger's database: the embedded one, or PostgreSQL where the config names it.
-
-    Raises:
-        MachineError: It cannot be opened.
-    """
-    if config.postgres is not None:
-        from llmops.gateway.money.store_postgres import PostgresStore
-
-        return PostgresStore(config.postgres)
-    return SqliteStore(config.directory / LEDGER_FILE, create=create)
-
-
-def spent_since(store: Store, since: float) -> Iterator[tuple[str, str, str, str, int]]:
-    """(tenant, team, key, model, picodollars) of everything admitted since ``since``; in flight counts as reserved."""
-    for row in store.sums(since, float(1 << 40), ("tenant", "team", "key", "model")):
-        tenant, team, key, model = row.values
-        yield tenant, team, key, model, row.amount_pico
-
-
-def _charge_lost(budgets: Budgets, lost: Admission) -> None:
-    """A killed worker's reservation becomes spending: the provider will bill something of it."""
-    claims = [Claim(slot, period, 0, hard=False, marks=(), rule=0, name="") for slot, period in lost.claims]
-    budgets.counters.settle(claims, lost.reserved_nano, lost.reserved_nano)
-
-
-@contextlib.contextmanager
-def _door(directory: Path) -> Iterator[tuple[int, bool]]:
-    """One process enters at a time. Yields a descriptor that marks this one as alive, and whether it is alone."""
-    entering = os.open(directory / "entering.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(entering, fcntl.LOCK_EX)
-        alive = os.open(directory / "alive.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
-        except BlockingIOError:
-            alone = False
-        yield alive, alone
-        fcntl.flock(alive, fcntl.LOCK_SH)
-    finally:
-        os.close(entering)

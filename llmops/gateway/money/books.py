@@ -14,7 +14,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from llmops.errors import AccessError, UsageError, did_you_mean
-from llmops.gateway.money.account import LEDGER_FILE
+from llmops.gateway.money.opening import LEDGER_FILE
 from llmops.gateway.money.rates import usd
 from llmops.gateway.money.store import BUCKET_S, DIMENSIONS, TOKENS, SqliteStore, Store
 from llmops.settings import settings

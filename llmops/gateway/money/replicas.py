@@ -23,9 +23,10 @@ from dataclasses import replace
 from typing import Any, Final, Literal
 
 from llmops.extras import require
-from llmops.gateway.money.account import Account, Outcome, Payer, Purchase, Reservation, Settled
+from llmops.gateway.money.account import Account
 from llmops.gateway.money.budgets import BudgetExceeded, Budgets
 from llmops.gateway.money.counters import Claim
+from llmops.gateway.money.values import Outcome, Payer, Purchase, Reservation, Settled
 from llmops.masking import mask
 from llmops.prices import Usage
 
