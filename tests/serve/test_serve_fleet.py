@@ -9,11 +9,15 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 from serve_process import alive, environment, until
+
+from llmops.recipes import load_yaml, validate
+from llmops.serve.fleet_spec import FleetFile
 
 
 @pytest.fixture
@@ -148,6 +152,14 @@ def test_mistakes_are_named_with_their_line(llmops, site, text, line, word):
     assert result.code == 2
     assert f"{site}:{line}:" in result.stderr
     assert word in result.stderr
+
+
+def test_the_shipped_config_is_a_fleet_whose_models_are_yet_to_be_put_there(llmops):
+    shipped = Path(__file__).parents[2] / "configs" / "serve.yaml"
+    assert set(validate(FleetFile, load_yaml(shipped)).models) == {"llama-3.1-8b", "llama-3.1-70b", "small"}
+    result = llmops("serve", "-c", shipped, "-n")
+    assert result.code == 2
+    assert "serve.yaml:11: there is no model" in result.stderr
 
 
 def test_two_models_on_one_port_are_refused(llmops, site):
