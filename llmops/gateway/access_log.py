@@ -4,49 +4,88 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
+    from llmops.gateway.metrics import Metrics
 
-_FLUSH_S = 1.0
+_log = logging.getLogger("llmops.gateway")
+_FLUSH_S: Final = 1.0
+# Rows that leave together, so that a busy second does not pile up; and those that may wait for a slow disk.
+_BATCH: Final = 1000
+_MOST: Final = 20_000
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+class Row(msgspec.Struct, gc=False):
+    """One line. Times in seconds since 1970 and in milliseconds, money in dollars."""
+
+    time: float
+    id: str
+    key: str | None
+    surface: str
+    model: str | None
+    target: str | None
+    status: int
+    attempts: int
+    cache: str
+    ms: float
+    ttft_ms: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: Decimal | None
+    client: str
 
 
 class AccessLog:
-    """Collects rows and writes them once a second from a thread, so that no request waits for a disk."""
+    """Collects rows and writes them from a thread, so that no request waits for a disk.
 
-    def __init__(self, to: Path | Literal["stderr"]) -> None:
+    A disk that is full or slow costs lines, which are counted, and never memory or a request.
+    """
+
+    def __init__(self, to: Path | Literal["stderr"], metrics: Metrics) -> None:
         self._to = to
-        self._rows: list[tuple[object, ...]] = []
+        self._metrics = metrics
+        self._rows: list[Row] = []
+        self._writing: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._silent_until = 0.0
 
     def add(self, call: Call, now_ns: int) -> None:
         """Take one row; text is made later."""
-        usage = call.usage or call.estimate
-        self._rows.append(
-            (
+        usage, target, charge = call.usage or call.estimate, call.target, call.charge
+        caller, ask = getattr(call, "caller", None), getattr(call, "ask", None)
+        started = call.request.started_ns
+        rows = self._rows
+        rows.append(
+            Row(
                 time.time(),
                 call.id,
-                getattr(getattr(call, "caller", None), "name", None),
+                caller.name if caller is not None else None,
                 call.request.surface.name,
-                getattr(getattr(call, "ask", None), "model", None),
-                call.target.name if call.target else None,
+                ask.model if ask is not None else None,
+                target.name if target is not None else None,
                 call.status,
                 call.attempts,
                 call.cache,
-                (now_ns - call.request.started_ns) / 1e6,
-                (call.first_ns - call.request.started_ns) / 1e6 if call.first_ns else None,
-                usage.input_tokens if usage else None,
-                usage.output_tokens if usage else None,
-                call.charge.amount_usd if call.charge else None,
+                (now_ns - started) / 1e6,
+                (call.first_ns - started) / 1e6 if call.first_ns else None,
+                usage.input_tokens if usage is not None else None,
+                usage.output_tokens if usage is not None else None,
+                charge.amount_usd if charge is not None else None,
                 call.request.client,
             )
         )
+        if len(rows) >= _BATCH:
+            self._send()
 
     def start(self) -> None:
         """Begin to write, inside the running loop."""
@@ -58,29 +97,46 @@ class AccessLog:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        await self._flush()
+        while self._rows or self._writing is not None:
+            self._send()
+            if self._writing is not None:
+                await asyncio.wait([self._writing])
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(_FLUSH_S)
-            await self._flush()
+            self._send()
 
-    async def _flush(self) -> None:
+    def _send(self) -> None:
+        """Hand the rows to a thread, one batch at a time; what a slow disk cannot take is lost."""
+        if self._writing is not None:
+            if len(self._rows) >= _MOST:
+                self._lost(len(self._rows), "the disk is too slow")
+                self._rows = []
+            return
         rows, self._rows = self._rows, []
         if rows:
-            await asyncio.get_running_loop().run_in_executor(None, self._write, rows)
+            loop = asyncio.get_running_loop()
+            self._writing = loop.run_in_executor(None, self._write, rows)
+            self._writing.add_done_callback(lambda done: self._written(done, len(rows)))
 
-    def _write(self, rows: list[tuple[object, ...]]) -> None:
-        lines = b"".join(msgspec.json.encode(dict(zip(_NAMES, row, strict=True))) + b"\n" for row in rows)
+    def _written(self, done: asyncio.Future[None], count: int) -> None:
+        self._writing = None
+        if not done.cancelled() and (error := done.exception()) is not None:
+            self._lost(count, getattr(error, "strerror", None) or type(error).__name__)
+
+    def _lost(self, count: int, why: str) -> None:
+        for _ in range(count):
+            self._metrics.count("llm_log_lines_lost_total", "access")
+        if time.monotonic() > self._silent_until:
+            self._silent_until = time.monotonic() + 60
+            _log.warning("lines of the access log are lost: %s", why)
+
+    def _write(self, rows: list[Row]) -> None:
+        lines = _encode_lines(rows)
         if self._to == "stderr":
             sys.stderr.write(lines.decode())
             sys.stderr.flush()
             return
         with self._to.open("ab") as file:
             file.write(lines)
-
-
-_NAMES = (
-    "time", "id", "key", "surface", "model", "target", "status", "attempts", "cache", "ms", "ttft_ms", "input_tokens",
-    "output_tokens", "cost_usd", "client",
-)  # fmt: skip

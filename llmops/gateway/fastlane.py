@@ -254,7 +254,7 @@ class Lane(HttpToolsProtocol):
             if isinstance(queued, LaneReply):
                 queued.lost()
         if isinstance(cycle, LaneReply):
-            self.cycle = None  # it holds this connection, as this holds it
+            self.cycle = None  # type: ignore[assignment]  # it holds this connection, as this holds it
 
     def pause_writing(self) -> None:
         """The caller reads slowly: stop reading from the upstream."""

@@ -161,6 +161,7 @@ COUNTERS: Final[dict[str, tuple[str, str]]] = {
     "llm_semantic_cache_checked_total": ("route", "Semantic hits whose answer was compared with the model's"),
     "llm_semantic_cache_false_hits_total": ("route", "Of those, answers that would have been wrong"),
     "llm_budget_fallbacks_total": ("route", "Requests for which a local model stood in because of a budget"),
+    "llm_log_lines_lost_total": ("log", "Lines that the disk did not take"),
     "llm_spans_dropped_total": ("why", "Spans of requests that never reached the collector"),
     "llm_batches_total": ("provider", "Calls made for several requests together"),
     "llm_batched_requests_total": ("provider", "Requests answered from such calls"),

@@ -82,7 +82,7 @@ class Site:
         self.rebuild()
         self.retry_budget = RetryBudget(config.retry.budget)
         self.prices: PriceBook = price_book(config.prices)
-        self.access_log = AccessLog(config.access_log) if config.access_log else None
+        self.access_log = AccessLog(config.access_log, self.metrics) if config.access_log else None
         self.tracer = _tracer(config, self.metrics)
         self.cache = exact_cache(config)
         self.account: Account | None = before.account if before is not None else None

@@ -29,6 +29,7 @@ INDEX: dict[int, tuple[str, str, tuple[str, ...]]] = {
     1: ("memory grows until the process is killed; a failed flush of the ledger makes it grow for good",
         "BerriAI/litellm#12685 #27954 #38193",
         ("gateway/test_soak::test_memory_is_flat_over_many_requests",
+         "gateway/test_complaints::test_a_full_disk_costs_log_lines_and_no_memory",
          "gateway_money/test_gateway_money_rules::test_a_database_that_fails_for_a_while_loses_nothing",
          "gateway_money/test_gateway_money_rules::test_at_the_bound_of_the_spool_requests_are_refused_before_they_cost")),
     2: ("every junk model name or path makes a metric series for ever", "BerriAI/litellm#39136 #35666 #19393",
@@ -272,6 +273,20 @@ def test_nothing_runs_or_calls_out_by_being_installed():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_full_disk_costs_log_lines_and_no_memory(tmp_path):
+    """``/dev/full`` is a disk without room: requests are answered, lost lines are counted, nothing piles up."""
+    config = "providers: {{up: {{base_url: '{url}/v1'}}}}\nroutes: [{{match: m, targets: [{{provider: up}}]}}]\naccess_log: /dev/full\n"
+    lost = 'llm_log_lines_lost_total{log="access"}'
+    with fake(openai_server) as up, gateway(tmp_path, config.format(url=up.url)) as running:
+        for _ in range(2):  # the second time proves that the writer survived the first
+            before = metric(running.metrics(), lost)
+            for _ in range(3):
+                body = request(model="m")
+                assert httpx.post(f"{running.url}/v1/chat/completions", json=body, timeout=20).status_code == 200
+            wait_until(lambda n=before: metric(running.metrics(), lost) >= n + 3, what="lost lines are counted")
+        assert "No space left" in running.log.read_text()
 
 
 def test_every_complaint_has_its_tests():
