@@ -7,6 +7,7 @@ The last line compares the measured peak with what the pre-flight asks for, and 
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -48,6 +49,12 @@ def ours(model, out, threads, dtype):
     return run_worker(job, out / "log", Silent(), threads=threads)
 
 
+def cpu_s():
+    """Of all children so far, imports and loading among it: less moved by other work on the machine than the clock is."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
@@ -59,8 +66,10 @@ def main():
     for _ in range(options.runs):
         for name, call in (("direct", direct), ("llmops", ours)):
             with tempfile.TemporaryDirectory() as scratch:
-                found[name].append(call(options.model, Path(scratch), options.threads, options.dtype))
-    for key, unit, scale in (("export_s", "s", 1), ("peak_rss_bytes", "MiB", 2**20)):
+                before = cpu_s()
+                run = call(options.model, Path(scratch), options.threads, options.dtype)
+                found[name].append({**run, "cpu_s": cpu_s() - before})
+    for key, unit, scale in (("export_s", "s", 1), ("cpu_s", "s", 1), ("peak_rss_bytes", "MiB", 2**20)):
         middle = {name: statistics.median(run[key] for run in runs) / scale for name, runs in found.items()}
         ratio = middle["llmops"] / middle["direct"]
         print(f"{key}: direct {middle['direct']:.1f} {unit}, llmops {middle['llmops']:.1f} {unit}, ratio {ratio:.3f}")

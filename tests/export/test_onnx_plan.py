@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.errors import MachineError, UsageError
-from llmops.export.onnx.parity import cases, compare
-from llmops.export.onnx.plan import RAM_BASE_BYTES, Machine, Sentence, make_plan
+from llmops.export.onnx.compare import compare
+from llmops.export.onnx.plan import RAM_BASE_BYTES, Machine, Sentence, cases, make_plan
 from llmops.export.onnx.providers import provider_name
 from llmops.export.onnx.record import read_sentence, verdicts
 from llmops.export.onnx.spec import OnnxSpec, parse_range
@@ -56,6 +56,16 @@ def test_memory_is_five_times_the_weights_at_least(facts):
     assert plan.ram_bytes - RAM_BASE_BYTES >= 5 * 8_000_000_000 * 2
     with pytest.raises(MachineError, match="of disk"):
         make_plan(spec(dtype="float16"), eight_billion, Machine(100 * GIB, 5 * GIB))
+
+
+def test_the_checks_memory_counts_a_large_vocabulary(facts):
+    """Logits of all shapes are kept: measured with 262,144 words and a window of 512, 5.7 GB for 1.07 GB of weights."""
+    small, large = (
+        make_plan(spec(), dataclasses.replace(facts, parameters=268_000_000, vocab=vocab), ROOMY)
+        for vocab in (32_000, 262_144)
+    )
+    assert large.check_bytes - small.check_bytes > 500_000_000
+    assert make_plan(spec(check=False), facts, ROOMY).check_bytes == 0
 
 
 @pytest.mark.parametrize(

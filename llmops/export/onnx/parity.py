@@ -14,31 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmops.errors import MachineError, OutsideError
+from llmops.export.onnx.compare import compare, summary
 from llmops.export.onnx.convert import FILE, has_segments, load, one_line, versions
+from llmops.export.onnx.plan import cases
 from llmops.export.onnx.providers import require_provider
 from llmops.extras import require
 from llmops.progress import Progress
 
 GREEDY_STEPS: Final = 8
-
-
-def cases(
-    batch: tuple[int, int], seq: tuple[int, int], window: int | None, *, padding: bool = True
-) -> list[tuple[int, ...]]:
-    """Row lengths of each test batch: length 1, one row, padding by different amounts, and past a sliding window."""
-    top, rows = seq[1], batch[1]
-    low = seq[0]
-
-    def fit(*lengths: int) -> tuple[int, ...]:
-        wanted = lengths if padding else (lengths[0],) * len(lengths)
-        return tuple(max(1, low, min(length, top)) for length in wanted[:rows])
-
-    found = [fit(1), fit(8), fit(13, 8), fit(3, 17, 32, 1)]
-    if window and window + 8 <= top and window <= 4096:
-        found.append(fit(window + 8))
-    else:
-        found.append(fit(48))
-    return found
 
 
 def work(job: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
@@ -276,42 +259,3 @@ def _onnx_greedy(session: Any, batch: dict[str, Any], head_dim: int) -> Any:
         tokens.append(ids)
         mask = np.concatenate([mask, np.ones_like(ids)], 1)
     return np.concatenate(tokens, 1)
-
-
-# ---- the verdict ----
-
-
-def compare(task: str, want: Any, got: Any, mask: Any) -> dict[str, Any]:
-    """Largest difference, and agreement: the share of equal most likely tokens or classes, or the least cosine of embeddings.
-
-    Masked positions do not count: what a model computes there means nothing. Anything that is not finite agrees with nothing.
-    """
-    import numpy as np
-
-    got = got.astype(np.float32)
-    if task.startswith("causal-lm"):
-        want, got = want[mask > 0], got[mask > 0]
-    finite = bool(np.isfinite(got).all())
-    with np.errstate(invalid="ignore", over="ignore"):
-        difference = float(np.abs(want - got).max()) if finite else float("inf")
-        if task == "embedding":
-            scale = np.linalg.norm(want, axis=-1) * np.linalg.norm(got, axis=-1)
-            agreement = float(((want * got).sum(-1) / np.maximum(scale, 1e-12)).min()) if finite else 0.0
-        else:
-            agreement = float((want.argmax(-1) == got.argmax(-1)).mean()) if finite else 0.0
-    return {
-        "agreement": agreement, "max_difference": difference if finite else None, "finite": finite,
-        "positions": int(want.shape[0]) if want.ndim == 2 else int(mask.sum()),
-    }  # fmt: skip
-
-
-def summary(rows: list[dict[str, Any]], greedy: list[dict[str, Any]]) -> dict[str, Any]:
-    """One agreement (weighted by positions; the least one for embeddings is among the rows) and the largest difference."""
-    total = sum(row["positions"] for row in rows)
-    differences = [row["max_difference"] for row in rows]
-    return {
-        "agreement": sum(row["agreement"] * row["positions"] for row in rows) / max(1, total),
-        "max_difference": None if None in differences else max(differences),
-        "finite": all(row["finite"] for row in rows),
-        "greedy_agrees": all(row["agree"] for row in greedy) if greedy else None,
-    }

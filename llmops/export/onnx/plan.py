@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,6 +67,41 @@ class OnnxPlan:
     notes: tuple[Finding, ...] = ()
 
 
+def cases(
+    batch: tuple[int, int], seq: tuple[int, int], window: int | None, *, padding: bool = True
+) -> list[tuple[int, ...]]:
+    """Row lengths of each test batch: length 1, one row, padding by different amounts, and past a sliding window."""
+    top, rows = seq[1], batch[1]
+    low = seq[0]
+
+    def fit(*lengths: int) -> tuple[int, ...]:
+        wanted = lengths if padding else (lengths[0],) * len(lengths)
+        return tuple(max(1, low, min(length, top)) for length in wanted[:rows])
+
+    found = [fit(1), fit(8), fit(13, 8), fit(3, 17, 32, 1)]
+    if window and window + 8 <= top and window <= 4096:
+        found.append(fit(window + 8))
+    else:
+        found.append(fit(48))
+    return found
+
+
+def smallest_window(facts: ModelFacts) -> int | None:
+    """Of the layers that see a sliding window; None where all see everything."""
+    return min((group.window for group in facts.groups if group.window), default=None)
+
+
+def check_memory(facts: ModelFacts, task: Task, weights_bytes: int, shapes: Sequence[tuple[int, ...]]) -> int:
+    """What the comparison takes at its peak, in bytes.
+
+    The reference in float32, ONNX Runtime's copy beside the mapped file, and for text generators the logits: those of the
+    reference for all shapes, and of the largest one three times over (PyTorch's or ONNX Runtime's output and its arena).
+    """
+    tokens = [len(lengths) * max(lengths) for lengths in shapes]
+    logits = 4 * (facts.vocab or 0) * (sum(tokens) + 3 * max(tokens)) if task.startswith("causal-lm") else 0
+    return facts.parameters * 4 + weights_bytes + logits + RAM_BASE_BYTES
+
+
 def choose_task(facts: ModelFacts) -> Task:
     """The task that the model's class stands for."""
     if "SequenceClassification" in facts.architecture:
@@ -88,12 +124,13 @@ def make_plan(spec: OnnxSpec, facts: ModelFacts, machine: Machine, sentence: Sen
     _refuse_opset(spec)
     seq, notes = _clamp(parse_range(spec.seq, "--seq"), facts)
     weights = facts.parameters * DTYPE_BYTES[spec.dtype]
-    # The check holds the reference in float32, then ONNX Runtime's copy beside the mapped file.
-    check = facts.parameters * 4 + weights + RAM_BASE_BYTES if spec.check else 0
+    batch = parse_range(spec.batch, "--batch")
+    shapes = cases(batch, seq, smallest_window(facts), padding=spec.format == "onnx")
+    check = check_memory(facts, task, weights, shapes) if spec.check else 0
     plan = OnnxPlan(
         task=task,
         dtype=spec.dtype,
-        batch=parse_range(spec.batch, "--batch"),
+        batch=batch,
         seq=seq,
         opset=spec.opset,
         exporter=spec.exporter,

@@ -15,7 +15,7 @@ from llmops.checkpoint.onnx_file import OnnxFacts, read_onnx
 from llmops.checkpoint.reader import read_model
 from llmops.errors import UsageError
 from llmops.export.children import run_worker
-from llmops.export.onnx.plan import Machine, OnnxPlan, make_plan
+from llmops.export.onnx.plan import Machine, OnnxPlan, make_plan, smallest_window
 from llmops.export.onnx.record import SIDECAR, Work, copy_companions, read_sentence, sidecar, verdicts
 from llmops.export.onnx.spec import OnnxSpec
 from llmops.extras import require_installed
@@ -115,7 +115,6 @@ def export_job(model: Path, plan: OnnxPlan, out: Path) -> dict[str, Any]:
 def check(work: Work, progress: Progress) -> dict[str, Any]:
     """Compare an exported directory with its checkpoint, in a process of its own."""
     spec, plan, out = work.spec, work.plan, work.partial
-    windows = [group.window for group in work.facts.groups if group.window]
     scratch = out.with_name(out.name + ".scratch")
     scratch.mkdir(exist_ok=True)
     keys = ("task", "dtype", "batch", "seq", "pooling", "normalize", "threads")
@@ -124,7 +123,7 @@ def check(work: Work, progress: Progress) -> dict[str, Any]:
         "model": str(spec.model.absolute()),
         "out": str(out),
         "vocab": work.facts.vocab,
-        "window": min(windows) if windows else None,
+        "window": smallest_window(work.facts),
         "provider": spec.provider,
         "scratch": str(scratch),
         "format": spec.format,
