@@ -102,3 +102,10 @@ class Clocks:
         steps = [(b > a) - (b < a) for a, b in itertools.pairwise(times)]
         falls, rises = steps.count(-1), steps.count(1)
         return falls >= 3 and falls > 4 * rises
+
+
+def wrap_width(raws: list[bytes]) -> int:
+    """The width at which a terminal cut the lines, or 0."""
+    widths = [len(raw.rstrip(b"\r")) for raw in raws]
+    widest = max(widths, default=0)
+    return widest if 60 <= widest <= 240 and widths.count(widest) >= 2 else 0

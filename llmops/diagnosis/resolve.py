@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,11 +10,14 @@ from typing import Final
 from llmops.diagnosis.machine.state import MachineReport
 from llmops.diagnosis.rules import Anchor, Rule, RuleBook
 from llmops.diagnosis.scan import Hit, Scanned
+from llmops.diagnosis.speakers import Speaker
 
 ABSTAIN_BELOW: Final = 0.4
 MOST_EVIDENCE: Final = 5
 # An excerpt of fewer lines was chosen by someone, who kept the warning for a reason.
 SHORT: Final = 40
+# Of the lines found in a file, the share that must name a service before the services are told apart.
+MIXED: Final = 0.8
 # What the state of the machine adds to, and takes from, the confidence in a cause.
 CONFIRMED: Final = 0.04
 CONTRADICTED: Final = 0.15
@@ -47,7 +49,7 @@ class Resolved:
 
 
 class Facts:
-    """The hits of all files, by phrase, with the start-up phase of each."""
+    """The hits of all files, by phrase, with the start-up phases of each process."""
 
     def __init__(self, book: RuleBook, scanned: Iterable[Scanned]) -> None:
         self.files = list(scanned)
@@ -59,6 +61,8 @@ class Facts:
             hits.sort(key=lambda h: (h.file, h.order))
         self.book = book
         self._marks = self._phase_marks(book)
+        self._mixed = self._of_services()
+        self._of_speaker: dict[tuple[int, Speaker], list[tuple[float, str]]] = {}
         self.engine = self._engine()
 
     def hits(self, names: tuple[str, ...]) -> list[Hit]:
@@ -67,7 +71,7 @@ class Facts:
 
     def ready_after(self, hit: Hit) -> bool:
         """Whether the server became ready after a line."""
-        return any(order >= hit.order and phase == "ready" for order, phase in self._marks.get(hit.file, []))
+        return any(order >= hit.order and phase == "ready" for order, phase in self._phases_for(hit))
 
     def _engine(self) -> dict[str, str]:
         """The engine that wrote most of the log, where it shows."""
@@ -81,19 +85,46 @@ class Facts:
 
     def phase(self, hit: Hit) -> str | None:
         """The phase in which a line was written: that of the last mark before it."""
-        marks = self._marks.get(hit.file, [])
-        at = bisect.bisect_right(marks, (hit.order, "~")) - 1
-        return marks[at][1] if at >= 0 else None
+        return next((phase for order, phase in reversed(self._phases_for(hit)) if order <= hit.order), None)
 
-    def _phase_marks(self, book: RuleBook) -> dict[int, list[tuple[float, str]]]:
-        marks: dict[int, list[tuple[float, str]]] = defaultdict(list)
+    def _phases_for(self, hit: Hit) -> list[tuple[float, str]]:
+        """The phases that its process went through: what the same service said, less what sibling workers did."""
+        key = hit.file, hit.speaker
+        if key not in self._of_speaker:
+            marks = self._marks.get(hit.file, ())
+            self._of_speaker[key] = [(order, phase) for order, phase, said in marks if self._concerns(said, hit)]
+        return self._of_speaker[key]
+
+    def _concerns(self, said: Speaker, hit: Hit) -> bool:
+        """Whether what one process says can tell of another's line in the same file."""
+        apart = hit.file in self._mixed and said.service != hit.speaker.service
+        return not apart and not said.is_sibling(hit.speaker)
+
+    def close(self, names: tuple[str, ...], hit: Hit, within: int) -> list[Hit]:
+        """What was said near a line, by its own process or by one that is no sibling of it."""
+        return [
+            h
+            for h in self.hits(names)
+            if h.file == hit.file and abs(h.line - hit.line) <= within and self._concerns(h.speaker, hit)
+        ]
+
+    def _phase_marks(self, book: RuleBook) -> dict[int, list[tuple[float, str, Speaker]]]:
+        marks: dict[int, list[tuple[float, str, Speaker]]] = defaultdict(list)
         for mark in book.phases:
             for phrase in book.phrases(mark.says):
                 for hit in self.by_phrase.get(phrase, ()):
-                    marks[hit.file].append((hit.order, mark.phase))
+                    marks[hit.file].append((hit.order, mark.phase, hit.speaker))
         for found in marks.values():
-            found.sort()
+            found.sort(key=lambda mark: mark[:2])
         return marks
+
+    def _of_services(self) -> frozenset[int]:
+        """The files in which almost every line names its service."""
+        return frozenset(
+            index
+            for index, file in enumerate(self.files)
+            if file.hits and sum(bool(h.speaker.service) for h in file.hits) >= MIXED * len(file.hits)
+        )
 
 
 def resolve(book: RuleBook, scanned: Iterable[Scanned], machine: MachineReport | None = None) -> Resolved:
@@ -160,7 +191,8 @@ def _anchored(rule: Rule, anchor: Anchor, facts: Facts, *, failing: bool) -> Can
         return None
     weighed.sort(key=lambda pair: (-pair[0], pair[1].file, pair[1].order))
     hits = [hit for _, hit in weighed]
-    near = [h for h in facts.hits(anchor.near) if any(_close(h, hit, anchor.within) for hit in hits)]
+    close = {id(h): h for hit in hits for h in facts.close(anchor.near, hit, anchor.within)}
+    near = sorted(close.values(), key=lambda h: (h.file, h.order))
     support = near[:1] + facts.hits(anchor.needs)[:2]
     values = facts.engine | _values([*hits, *near])
     return Candidate(rule, weighed[0][0], hits + support, values, anchor.detail)
@@ -192,15 +224,11 @@ def _fits(rule: Rule, anchor: Anchor, hit: Hit, facts: Facts, *, failing: bool) 
         return False
     if any(not facts.hits((need,)) for need in anchor.needs) or (anchor.forbids and facts.hits(anchor.forbids)):
         return False
-    if anchor.near and not any(_close(h, hit, anchor.within) for h in facts.hits(anchor.near)):
+    if anchor.near and not facts.close(anchor.near, hit, anchor.within):
         return False
-    if anchor.not_near and any(_close(h, hit, anchor.within) for h in facts.hits(anchor.not_near)):
+    if facts.close(anchor.not_near, hit, anchor.within):
         return False
     return not anchor.silent_end or (not failing and _ends_with(hit, facts.files[hit.file], anchor.within))
-
-
-def _close(one: Hit, other: Hit, within: int) -> bool:
-    return one.file == other.file and abs(one.line - other.line) <= within
 
 
 def _ends_with(hit: Hit, file: Scanned, lines: int) -> bool:

@@ -15,8 +15,9 @@ from typing import BinaryIO, Final
 
 from llmops.diagnosis import noise
 from llmops.diagnosis.phrases import GAP, Phrase, compile_phrase, unify
-from llmops.diagnosis.pieces import ANSI, Clocks, Lines, Piece, Repeats, without_colour
+from llmops.diagnosis.pieces import ANSI, Clocks, Lines, Piece, Repeats, without_colour, wrap_width
 from llmops.diagnosis.source import LONGEST_LINE, Block, blocks
+from llmops.diagnosis.speakers import NOBODY, Speaker, speaker
 
 MOST_HITS: Final = 48  # of one phrase in one file; later ones say nothing new
 SHOWN: Final = 300  # characters of a line that are kept as evidence
@@ -43,6 +44,7 @@ class Hit:
         values: What the phrase captured.
         order: Position in time: rises with the line, or falls in a log that is written newest first.
         level: ``quiet`` (INFO, DEBUG), ``warning`` or ``loud``.
+        speaker: The process that wrote the line.
     """
 
     phrase: str
@@ -52,6 +54,7 @@ class Hit:
     values: Mapping[str, str]
     order: float = 0.0
     level: str = "loud"
+    speaker: Speaker = NOBODY
 
 
 @dataclass(slots=True)
@@ -128,7 +131,9 @@ def _scan_tail(number: int, vocabulary: Vocabulary, counts: dict[str, int], into
         haystack = unify(text.encode())
         for phrase in vocabulary.possible(haystack):
             if phrase.text in frequent and next(_matches(phrase, haystack), None):
-                into.hits.append(Hit(phrase.text, number, line, text, {}, level=noise.level(text)))
+                into.hits.append(
+                    Hit(phrase.text, number, line, text, {}, level=noise.level(text), speaker=speaker(text))
+                )
 
 
 def _scan_block(piece: Piece, number: int, vocabulary: Vocabulary, counts: dict[str, int], into: Scanned) -> None:
@@ -168,8 +173,8 @@ def _hit(piece: Piece, number: int, phrase: Phrase, start: int, spans: Spans) ->
         return None
     values = {k: data[a:b].decode("utf-8", "replace") for k, (a, b) in spans.items()}
     shown = _in_raw(_shown(text, start - line_start), piece.raw)
-    level = noise.level(text[:2000].decode("utf-8", "replace"))
-    return Hit(phrase.text, number, piece.line_of(start), shown, values, level=level)
+    head = text[:2000].decode("utf-8", "replace")
+    return Hit(phrase.text, number, piece.line_of(start), shown, values, level=noise.level(head), speaker=speaker(head))
 
 
 def _unescaped(data: bytes) -> bytes:
@@ -255,7 +260,7 @@ def _last_lines(block: Block) -> list[tuple[int, str]]:
 def _scan_unwrapped(data: bytes, number: int, vocabulary: Vocabulary, into: Scanned) -> None:
     """Look again with wrapped lines, boxes and repeated prefixes joined into running text."""
     raws = data.split(b"\n")
-    width = _wrap_width(raws)
+    width = wrap_width(raws)
     starts, numbers, pieces, length = [], [], [], 0
     for index, raw in enumerate(raws):
         stripped = ANSI.sub(b"", raw) if b"\x1b" in raw else raw
@@ -283,12 +288,7 @@ def _scan_unwrapped(data: bytes, number: int, vocabulary: Vocabulary, into: Scan
         values = {k: joined[a:b].decode("utf-8", "replace") for k, (a, b) in spans.items()}
         raw = raws[line - 1]
         plain = ANSI.sub(b"", raw)
-        level = noise.level(plain[:2000].decode("utf-8", "replace"))
-        into.hits.append(Hit(phrase.text, number, line, _in_raw(_shown(plain, 0), raw), values, level=level))
-
-
-def _wrap_width(raws: list[bytes]) -> int:
-    """The width at which a terminal cut the lines, or 0."""
-    widths = [len(raw.rstrip(b"\r")) for raw in raws]
-    widest = max(widths, default=0)
-    return widest if 60 <= widest <= 240 and widths.count(widest) >= 2 else 0
+        head = plain[:2000].decode("utf-8", "replace")
+        shown = _in_raw(_shown(plain, 0), raw)
+        level = noise.level(head)
+        into.hits.append(Hit(phrase.text, number, line, shown, values, level=level, speaker=speaker(head)))
