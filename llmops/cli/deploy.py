@@ -19,7 +19,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier ca
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
-    group = typer.Typer(help="Render a site for Kubernetes, Docker Compose or Ray Serve", no_args_is_help=True)
+    group = typer.Typer(help="A site on Kubernetes, Docker Compose or Ray: files, or straight to a cluster", no_args_is_help=True)
     example = "Example: llmops deploy {} -c configs/hybrid.yaml -o deploy"
     group.command("kubernetes", epilog=example.format("kubernetes"))(kubernetes)
     group.command("compose", epilog=example.format("compose"))(compose)

@@ -61,9 +61,13 @@ def one_model(site: Site, placed: Placed) -> dict[str, Any]:
     return llm_config(placed.plan, served)
 
 
-def resources(site: Site) -> tuple[str, ...]:
-    """Custom resources that machines must offer, because Ray has no name for their GPUs and there are several kinds."""
-    return tuple(name for name in site.nodes if _needs_resource(site, name))
+def requirements(site: Site) -> tuple[str, ...]:
+    """What machines must say of themselves, because Ray has no name for their GPUs and there are several kinds."""
+    return tuple(
+        f"start Ray on the {name} machines with --resources '{{\"{name}\": 1}}': Ray does not tell their GPUs apart"
+        for name in site.nodes
+        if _needs_resource(site, name)
+    )
 
 
 def _place(site: Site, placed: Placed) -> Place:

@@ -61,7 +61,7 @@ def submit(
     progress.phase(f"sending {site.name} to {cluster.address}")
     notes = cluster.submit(rendered)
     began = time.monotonic()
-    findings = tuple(Finding("ray-address", "note", note) for note in notes)
+    findings = tuple(Finding("ray-cluster", "note", note) for note in (*notes, *ray.requirements(site)))
     url = f"http://{site.ray.host}:{site.ray.port}{site.ray.route_prefix.rstrip('/')}/v1"
     if not wait:
         return ClusterReport(True, findings, cluster.address, cluster.applications(), "sent; not waited for", url)
@@ -128,7 +128,7 @@ def view(report: ClusterReport) -> Document:
     )
     blocks: list[Block] = [Facts((("dashboard", report.address), *((("models", report.url),) if report.url else ())))]
     if rows:
-        blocks.append(Table(("application", "is", "deployment", "is ", "replicas"), rows))
+        blocks.append(Table(("application", "status", "deployment", "its status", "replicas"), rows))
     blocks += [
         Text(f"{each.severity}: {each.message}", "bad" if each.severity == "error" else "warn")
         for each in report.findings

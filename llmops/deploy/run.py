@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import yaml
 
 from llmops.deploy.placed import Placed, place
-from llmops.deploy.site import load_site
+from llmops.deploy.site import Site, load_site
 from llmops.errors import UsageError
 from llmops.findings import Finding
 from llmops.report.document import Code, Document, Table, Text
@@ -35,6 +35,7 @@ class DeployReport:
     models: tuple[Placed, ...]
     secrets: tuple[str, ...]
     dry_run: bool
+    needs: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     ok: bool = True
 
@@ -45,6 +46,7 @@ class DeployReport:
             "out": self.out,
             "files": list(self.files),
             "secrets": list(self.secrets),
+            "needs": list(self.needs),
             "models": [
                 {
                     "name": each.name,
@@ -82,10 +84,16 @@ def deploy(kind: Kind, config: Path, out: Path | None, *, force: bool = False, d
     if not dry_run:
         _write(out, files, force=force)
     secrets = _secrets(site, files) if kind != "ray" else ()
-    return DeployReport(kind, out, tuple(files), models, secrets, dry_run)
+    return DeployReport(kind, out, tuple(files), models, secrets, dry_run, _needs(kind, site))
 
 
-def _render(kind: Kind, site: Any, models: tuple[Placed, ...]) -> dict[str, str]:
+def _needs(kind: Kind, site: Site) -> tuple[str, ...]:
+    from llmops.deploy import ray
+
+    return ray.requirements(site) if kind == "ray" else ()
+
+
+def _render(kind: Kind, site: Site, models: tuple[Placed, ...]) -> dict[str, str]:
     if kind == "kubernetes":
         from llmops.deploy import kubernetes
 
@@ -152,7 +160,7 @@ def _refuse_foreign(out: Path, files: Mapping[str, str]) -> None:
         raise UsageError(f"{out} holds {foreign[0]}, which llmops did not write", "choose another --output")
 
 
-def _secrets(site: Any, files: Mapping[str, str]) -> tuple[str, ...]:
+def _secrets(site: Site, files: Mapping[str, str]) -> tuple[str, ...]:
     from llmops.deploy.front import gateway_config, key_variables
 
     found = [f"{site.hub_token_secret} (key: token)"] if site.hub_token_secret else []
@@ -175,6 +183,7 @@ def view(report: DeployReport) -> Document:
     )
     table = Table(("model", "node", "replicas", "context", "KV tokens"), rows, frozenset({"context", "KV tokens"}))
     notes = [Text(f"needs the secret {secret}") for secret in report.secrets]
+    notes += [Text(need) for need in report.needs]
     if report.dry_run:
         return Document("", (table, *notes), Text(f"would write {', '.join(report.files)} to {report.out}/", "dim"))
     steps = Code(_NEXT[report.kind].format(out=report.out), "sh")

@@ -107,6 +107,7 @@ def test_ray_takes_the_same_decisions(llmops, tmp_path):
     # Ray has no name for this card, and the site has another kind: a resource says which machines are meant.
     assert small["placement_group_config"]["bundle_per_worker"]["rtx4090"] > 0
     assert light["accelerator_config"] == {"kind": "cpu"}
+    assert """--resources '{"rtx4090": 1}'""" in result.stdout
 
 
 @pytest.mark.parametrize(
