@@ -10,7 +10,7 @@ from typing import Final
 from llmops.errors import ExitCode
 
 _ERROR: Final = re.compile(r"^E\d{4} [\d:.]+ \d+ (?P<place>\S+?)\] \"?(?P<text>.*?)\"?\s*$")
-_PLAIN: Final = re.compile(r"^(?:error: |Error: |\S*tritonserver: |I\d{4}.*failed to )(?P<text>.*)$")
+_PLAIN: Final = re.compile(r"^(?:error: |Error: |docker: |podman: |\S*tritonserver: |I\d{4}.*failed to )(?P<text>.*)$")
 # Said on every machine without a GPU.
 _HARMLESS: Final = ("CudaDriverHelper", "unable to create stream", "pinned memory", "cudaGetDevice", "failed to load 'cublas'",
                     "CUDA driver version", "Unable to allocate pinned", "dcgm", "DCGM", "libdcgm")  # fmt: skip
@@ -47,6 +47,16 @@ CAUSES: Final = (
           "E1122 08:00:00.000000 1 main.cc:1] \"failed to start GRPC service: Unavailable - Socket '127.0.0.1:8001' already in use\""),
     Cause("triton-option", r"unrecognized option '(\S+)'", "tritonserver has no option {0}", "tritonserver --help lists them",
           ExitCode.USAGE, "/opt/tritonserver/bin/tritonserver: unrecognized option '--no-such-flag'"),
+    Cause("triton-container-daemon", r"(?i)cannot connect to the docker daemon|docker daemon socket|cannot connect to podman",
+          "the container engine does not run, or this user may not use it", "start it (systemctl start docker), or without a "
+          "container: llmops engines install triton", ExitCode.MACHINE,
+          "docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"),
+    Cause("triton-image", r"(?i)unable to find image '(\S+)'|pull access denied for ([^,\s]+)|manifest (?:for (\S+) not found|unknown)",
+          "the container image cannot be had: {0}", "--image names one that this machine can pull (nvcr.io wants docker login)",
+          ExitCode.OUTSIDE, "docker: Error response from daemon: pull access denied for my/triton, repository does not exist"),
+    Cause("triton-container-gpu", r"could not select device driver|nvidia-container-cli|unknown or invalid runtime name: nvidia",
+          "the container engine cannot give the GPU to a container", "install the NVIDIA Container Toolkit", ExitCode.MACHINE,
+          'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].'),
     Cause("triton-no-repository", r"failed to stat file|(?:repository|directory) (?:path )?.*(?:does not exist|not found)|--model-repository must be specified",
           "the model repository is not there", "check the path", ExitCode.USAGE,
           'E1122 08:00:00.000000 1 server.cc:1] "Internal: failed to stat file /nowhere"'),
