@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from llmops.engines.catalog import ENGINES
 from llmops.engines.checking import CheckReport, EngineCheck, ListReport
-from llmops.engines.installation import InstallReport
+from llmops.engines.installation import InstallReport, has_cuda_gpu
 from llmops.report.document import Block, Code, Document, Facts, Heading, Table, Text
 from llmops.units import format_duration
 
@@ -11,7 +12,8 @@ from llmops.units import format_duration
 def view_list(report: ListReport) -> Document:
     """A table of engines."""
     rows = tuple((row.name, row.state, row.version or "-", row.purpose) for row in report.engines)
-    missing = [row.name for row in report.engines if row.state != "ready"]
+    cuda = has_cuda_gpu()
+    missing = [row.name for row in report.engines if row.state != "ready" and (cuda or not ENGINES[row.name].needs_gpu)]
     verdict = Text(f"install one with: llmops engines install {missing[0]}", "dim") if missing else None
     return Document("engines", (Table(("engine", "state", "version", "purpose"), rows),), verdict)
 
