@@ -78,7 +78,12 @@ def view_servers(report: ServersReport) -> Document:
 def view_started(report: ServersReport) -> Document:
     """The server that was just started."""
     row = report.servers[0]
-    facts = (("model", row.model), ("address", row.url + ("" if row.engine == "triton" else "/v1")), ("engine", row.engine), ("log", row.log))
+    facts = (
+        ("model", row.model),
+        ("address", row.url + ("" if row.engine == "triton" else "/v1")),
+        ("engine", row.engine),
+        ("log", row.log),
+    )
     after = f"llmops status {row.name}   llmops logs {row.name}   llmops stop {row.name}"
     return Document(f"serve {row.name}", (Facts(facts), Text(after, "dim")), Text("it answers, detached", "good"))
 
