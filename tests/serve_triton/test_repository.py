@@ -416,3 +416,22 @@ def test_an_engine_that_the_server_cannot_use_is_said(with_plan, tmp_path):
     decision = serving(directory, server, host_from_gpus("L4"), tmp_path)
     assert decision.middle == "python"
     assert [finding.rule for finding in decision.findings] == ["engine-not-used"]
+
+
+@pytest.mark.slow
+def test_vllms_own_engine_has_every_argument_that_is_written(vllm_environment):
+    """The backend hands model.json to AsyncEngineArgs, which refuses a name that it does not know."""
+    import ast
+
+    found = sorted(
+        Path(vllm_environment["LLMOPS_ENGINES_DIR"]).glob("vllm/lib/python3*/site-packages/vllm/engine/arg_utils.py")
+    )
+    tree = ast.parse(found[0].read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    fields = {each.target.id for name in ("EngineArgs", "AsyncEngineArgs") for each in classes[name].body
+              if isinstance(each, ast.AnnAssign)}  # fmt: skip
+    spec = spec_from({"model": Path("/m"), "middle": "vllm", "max_model_len": 64, "tensor_parallel": 2, "max_num_seqs": 4,
+                      "dtype": "bfloat16", "enforce_eager": True, "gpu_memory_utilization": 0.8, "port": 0})  # fmt: skip
+    written = json.loads(vllm_repository(spec, "m").texts["m/1/model.json"])
+    assert len(written) == 7
+    assert set(written) <= fields
