@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from llmops.gateway.dialects.wire import Ask, encode
+from llmops.gateway.dialects.wire import UNREADABLE, Ask, encode
 from llmops.gateway.resilience import Failure
 from llmops.prices import Usage
 
@@ -169,7 +169,10 @@ def _joined(batch: list[_Waiting]) -> Ask:
 
 def _split(batch: list[_Waiting], body: bytes, usage: Usage | None) -> list[Got]:
     """Each one's part of the answer, with indexes from 0, and of the tokens, by the length of its texts."""
-    whole = msgspec.json.decode(body)
+    try:
+        whole: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+    except UNREADABLE:
+        raise Failure("protocol", 502, "the upstream's answer to a batch cannot be read") from None
     name = "data" if "data" in whole else "choices"
     rows = sorted(whole.get(name) or (), key=lambda row: row.get("index", 0))
     total = sum(len(each.texts) for each in batch)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from llmops.gateway.config import Route, Target
+from llmops.gateway.dialects.wire import UNREADABLE
 from llmops.gateway.upstream import PoolFullError
 from llmops.http1 import TransferError
 
@@ -55,7 +56,7 @@ async def models_of(provider: Provider) -> tuple[str, ...] | None:
         if exchange.status != 200:
             return None
         rows = msgspec.json.decode(body, type=_Models).data
-    except (TransferError, PoolFullError, msgspec.MsgspecError):
+    except (TransferError, PoolFullError, *UNREADABLE):
         return None
     # Patterns in a served name must stay a plain name here.
     return tuple(sorted(row.id for row in rows if row.id and not set("*?[") & set(row.id)))

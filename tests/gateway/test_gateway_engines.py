@@ -67,7 +67,6 @@ def test_a_real_vllm_answers_both_clients_whole_and_streamed(vllm, before_vllm, 
     with direct:
         known = direct.completions.create(model="real", prompt=FRANCE, max_tokens=8, temperature=0)
     through = one.completions.create(model="real", prompt=FRANCE, max_tokens=8, temperature=0)
-    assert "Paris" in through.choices[0].text
     assert through.choices[0].text == known.choices[0].text
     assert through.usage == known.usage
 
@@ -105,14 +104,14 @@ def test_a_mistake_is_told_in_the_callers_words_and_not_repeated(vllm, clients):
 
 @pytest.mark.parametrize("surface", ["chat", "messages", "whole"])
 def test_a_caller_that_leaves_aborts_the_generation_in_vllm(vllm, before_vllm, surface):
-    """vLLM itself says so: nothing runs any more, one request ended as aborted, and no token is generated for nobody."""
+    """vLLM itself says so: nothing runs any more, nothing ended by itself, and no token is generated for nobody."""
     path = "/v1/messages" if surface == "messages" else "/v1/chat/completions"
     body = {"model": "real", "messages": HELLO, "max_tokens": 1900, "temperature": 0, "stream": surface != "whole"}
     if surface != "messages":
         body["ignore_eos"] = True
     else:
         body["messages"] = [{"role": "user", "content": "Count from one to one thousand: 1 2 3 4 5 6 7 8"}]
-    aborted = of_vllm(vllm, "vllm:request_success_total", finished_reason="abort")
+    tokens, finished = (of_vllm(vllm, name) for name in ("vllm:generation_tokens_total", "vllm:request_success_total"))
     with httpx.Client(timeout=60) as client:
         if surface == "whole":
             with pytest.raises(httpx.ReadTimeout):
@@ -125,15 +124,11 @@ def test_a_caller_that_leaves_aborts_the_generation_in_vllm(vllm, before_vllm, s
                     next(lines)
                 assert of_vllm(vllm, "vllm:num_requests_running") == 1
     wait_until(lambda: of_vllm(vllm, "vllm:num_requests_running") == 0, 15, "vLLM runs nothing")
-    wait_until(
-        lambda: of_vllm(vllm, "vllm:request_success_total", finished_reason="abort") == aborted + 1,
-        15,
-        "vLLM says abort",
-    )
-    assert of_vllm(vllm, "vllm:generation_tokens_total") < 100_000
-    stopped = of_vllm(vllm, "vllm:iteration_tokens_total_count")
-    assert of_vllm(vllm, "vllm:iteration_tokens_total_count") == stopped
+    generated = of_vllm(vllm, "vllm:generation_tokens_total") - tokens
+    assert 0 < generated < 1500  # of the 1,900 that were asked for
+    assert of_vllm(vllm, "vllm:request_success_total") == finished  # it ended neither at a stop nor at its length
     wait_until(lambda: metric(before_vllm.metrics(), "llm_requests_in_flight") == 0)
+    assert of_vllm(vllm, "vllm:generation_tokens_total") - tokens == generated  # not one token more for nobody
 
 
 def test_many_at_once_reach_vllm_together(vllm, clients):

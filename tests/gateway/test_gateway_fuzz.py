@@ -41,7 +41,15 @@ KINDS = st.sampled_from(
         "assistant", "tool", "system", "image_url", "tool_result", "stop", "STOP", "length", "reasoning", "json_schema",
     ]
 )  # fmt: skip
-LEAVES = st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False) | KINDS | st.text(max_size=6)
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats(allow_nan=False)
+    | KINDS
+    | st.text(max_size=6)
+    | st.just("\ud800")
+)
 VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4), max_leaves=12
 )
@@ -267,6 +275,27 @@ def test_damaged_requests_get_an_answer_or_a_closed_door(site, changes):
         assert names.count("content-length") == 1
         assert "transfer-encoding" not in names
         assert len(seen.raw) == int(seen.headers["content-length"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("bad", [b"\xff\xfe", b"\\ud800", b"[" * 100_000], ids=["utf-8", "surrogate", "deep"])
+@pytest.mark.parametrize("place", ["model", "content", "stream_options"])
+def test_text_that_is_no_text_is_a_400_or_passes_unread(site, stream, bad, place):
+    running, up = site
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hi"}],
+        "stream_options": {"x": "so"},
+        "stream": stream,
+    }
+    mark = {"model": b'"m"', "content": b'"hi"', "stream_options": b'"so"'}[place]
+    raw = json.dumps(body).encode().replace(mark, bad if bad.startswith(b"[") else b'"' + bad + b'"', 1)
+    before = len(up.seen)
+    got = spoken(running, HEAD % len(raw) + raw)
+    status = int(got[9:12])
+    assert status in (200, 400)
+    if status == 400 and len(up.seen) == before:
+        assert json.loads(got.partition(b"\r\n\r\n")[2])["error"]["type"] == "invalid_request_error"
 
 
 def test_after_all_that_it_still_answers(site):

@@ -138,10 +138,8 @@ def key_of(tenant: str, ask: Ask, route: Route, cache_control: bytes | None) -> 
         return None
     if cache_control is not None and (b"no-store" in cache_control or b"no-cache" in cache_control):
         return None
-    if not form.always and ask.surface.name not in _ALWAYS:
-        temperature = ask.fields.get("temperature")
-        if temperature is None or msgspec.json.decode(temperature) != 0:
-            return None
+    if not form.always and ask.surface.name not in _ALWAYS and ask.value("temperature") != 0:
+        return None
     digest = hashlib.blake2b(digest_size=24)
     for part in (tenant, ask.surface.name, route.label):
         digest.update(part.encode() + b"\0")

@@ -171,7 +171,7 @@ def arguments_of(call: ToolCall) -> dict[str, Any]:
     """
     try:
         arguments = msgspec.json.decode(call.arguments or "{}")
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
         raise Refusal(400, f"the arguments of the call to {call.name!r} are no JSON object", param="messages")

@@ -8,7 +8,7 @@ import msgspec
 
 from llmops.gateway.dialects.native_stream import AnthropicLens, OpenAILens, ResponsesLens
 from llmops.gateway.dialects.usage import anthropic_usage, of_tier, openai_usage
-from llmops.gateway.dialects.wire import Ask, Lens, encode, error_in_200
+from llmops.gateway.dialects.wire import UNREADABLE, Ask, Lens, encode, raw_error_in_200
 from llmops.gateway.resilience import Failure
 from llmops.gateway.surfaces import Surface
 from llmops.prices import Usage
@@ -57,10 +57,10 @@ class NativeCodec:
         """See ``Codec``."""
         try:
             envelope = _envelope.decode(body)
-        except (msgspec.MsgspecError, RecursionError):
+        except UNREADABLE:
             raise Failure("protocol", 502, "the upstream's answer is not the JSON it should be") from None
         if envelope.type == "error" or bytes(envelope.error) != _NULL:
-            raise error_in_200(msgspec.json.decode(envelope.error))
+            raise raw_error_in_200(envelope.error)
         if self._surface.name == "count_tokens":
             return body, Usage()
         if bytes(envelope.usage) == _NULL:
@@ -78,8 +78,5 @@ class NativeCodec:
 
 def asked_usage(ask: Ask) -> bool:
     """Whether the caller itself asked for usage in the stream."""
-    raw = ask.fields.get("stream_options")
-    if raw is None:
-        return False
-    options = msgspec.json.decode(raw)
+    options = ask.value("stream_options")
     return isinstance(options, dict) and options.get("include_usage") is True

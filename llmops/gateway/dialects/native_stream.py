@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from llmops.gateway.dialects.usage import anthropic_usage, of_tier, openai_usage
-from llmops.gateway.dialects.wire import error_in_200
+from llmops.gateway.dialects.wire import UNREADABLE, raw_error_in_200
 from llmops.gateway.refusal import error_event
 from llmops.gateway.resilience import Failure
 from llmops.http1 import EventSplitter, EventTooLargeError, event_data
@@ -161,11 +161,11 @@ class OpenAILens(_NativeLens):
             return True
         try:
             chunk = _chunk.decode(data)
-        except (msgspec.MsgspecError, RecursionError):
+        except UNREADABLE:
             self.error = Failure("protocol", 502, "the upstream sent an event that is no JSON object")
             return False
         if bytes(chunk.error) != _NULL:
-            self.error = error_in_200(msgspec.json.decode(chunk.error))
+            self.error = raw_error_in_200(chunk.error)
             self._told = True
             return True
         has_usage = bytes(chunk.usage) != _NULL
@@ -228,14 +228,14 @@ class AnthropicLens(_NativeLens):
             return True
         try:
             read = _anthropic_event.decode(data)
-        except (msgspec.MsgspecError, RecursionError):
+        except UNREADABLE:
             self.error = Failure("protocol", 502, "the upstream sent an event that is no JSON object")
             return False
         for raw in (read.message.usage if read.message is not None else None, read.usage):
             if raw is not None and bytes(raw) != _NULL:
                 self._usages.append(bytes(raw))
         if read.type == "error":
-            self.error = error_in_200(msgspec.json.decode(read.error))
+            self.error = raw_error_in_200(read.error)
             self._told = True
         elif read.type == "message_stop":
             self.finished = True
@@ -282,16 +282,16 @@ class ResponsesLens(_NativeLens):
             return True
         try:
             read = _responses_event.decode(data)
-        except (msgspec.MsgspecError, RecursionError):
+        except UNREADABLE:
             self.error = Failure("protocol", 502, "the upstream sent an event that is no JSON object")
             return False
         response = read.response
         if response is not None and bytes(response.usage) != _NULL:
             self._usage, self._tier = bytes(response.usage), response.service_tier
         if read.type == "error":
-            self.error = error_in_200(msgspec.json.decode(data))
+            self.error = raw_error_in_200(data)
         elif read.type == "response.failed" and response is not None:
-            self.error = error_in_200(msgspec.json.decode(response.error))
+            self.error = raw_error_in_200(response.error)
         self._told = self.error is not None
         if read.type in _LAST:
             self.finished = True

@@ -21,10 +21,10 @@ from llmops.gateway.dialects import (
     responses_write,
     triton,
 )
-from llmops.gateway.dialects.ir import Answer, Begin, Chat, Event, Fail, Finish
+from llmops.gateway.dialects.ir import Answer, Begin, Chat, Close, Event, Fail, Finish, More, Open
 from llmops.gateway.dialects.native import asked_usage
 from llmops.gateway.dialects.native_stream import MAX_EVENT_BYTES, too_large
-from llmops.gateway.dialects.wire import Ask, Lens, encode, error_in_200, in_path
+from llmops.gateway.dialects.wire import UNREADABLE, Ask, Lens, encode, error_in_200, in_path
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.resilience import Failure
 from llmops.gateway.surfaces import Surface
@@ -32,7 +32,7 @@ from llmops.http1 import EventSplitter, EventTooLargeError, event_data, event_ty
 from llmops.prices import Usage
 
 # What reading something of another form ends in.
-_MALFORMED: Final = (msgspec.MsgspecError, AttributeError, TypeError, KeyError, IndexError, ValueError, RecursionError)
+_MALFORMED: Final = (*UNREADABLE, AttributeError, TypeError, KeyError, IndexError, ValueError)
 _READ: Final[dict[str, Callable[[dict[str, Any]], Chat]]] = {
     "chat": openai_read.read_request,
     "completions": completions.read_request,
@@ -91,7 +91,7 @@ class TranslatingCodec:
             chat = _READ[self._surface.name](ask.deep())
             body, unsaid = self._write(chat, model)
             lost.note_unsaid(chat, self._dialect)
-        except (AttributeError, TypeError, KeyError, ValueError) as error:
+        except _MALFORMED as error:
             raise Refusal(400, f"the request is malformed: {error}", code="invalid_request") from None
         return encode(body), lost.settle(chat, unsaid, drop=drop, to=self._dialect)
 
@@ -164,6 +164,7 @@ class TranslatingLens:
         self._writer = writer
         self._splitter = EventSplitter(MAX_EVENT_BYTES)
         self._usage: Usage | None = None
+        self._open = False
         self.committed = self.finished = False
         self.error: Failure | None = None
         self.events = 0
@@ -199,9 +200,23 @@ class TranslatingLens:
         """See ``Lens``."""
         return self._usage
 
+    def _in_order(self, event: Event) -> None:
+        """One block is open at a time, and nothing is said outside of one: an upstream that breaks this has failed."""
+        if isinstance(event, Open):
+            if self._open:
+                raise ValueError("a block within a block")
+            self._open = True
+        elif isinstance(event, (More, Close)):
+            if not self._open:
+                raise ValueError("words outside of a block")
+            self._open = isinstance(event, More)
+        elif isinstance(event, Finish) and self._open:
+            raise ValueError("the end within a block")
+
     def _written(self, events: list[Event]) -> bytes:
         out = b""
         for event in events:
+            self._in_order(event)
             if isinstance(event, Fail):
                 self.error = event.failure
             elif isinstance(event, Begin):

@@ -61,7 +61,7 @@ def openai_usage(raw: bytes | msgspec.Raw) -> Usage | None:
     """From an OpenAI ``usage`` object of Chat, Completions, Embeddings or Responses; None when it has no counts."""
     try:
         usage = _openai.decode(raw)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     into = usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens
     out = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
@@ -87,7 +87,7 @@ def anthropic_usage(*raws: bytes | msgspec.Raw) -> Usage | None:
     for raw in raws:
         try:
             usage = _anthropic.decode(raw)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             continue
         for name in usage.__struct_fields__:
             value = getattr(usage, name)

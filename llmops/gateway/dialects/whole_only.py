@@ -8,7 +8,7 @@ import msgspec
 
 from llmops.gateway.dialects import anthropic_read, completions, gemini, lost, triton
 from llmops.gateway.dialects.ir import Chat
-from llmops.gateway.dialects.wire import Ask, Lens, encode, error_in_200, in_path
+from llmops.gateway.dialects.wire import UNREADABLE, Ask, Lens, encode, error_in_200, in_path
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.resilience import Failure
 from llmops.prices import Usage
@@ -54,7 +54,7 @@ class EmbeddingsCodec:
                 vectors = triton.read_embeddings(raw, self._text[1])
             else:
                 vectors = [row["values"] for row in raw["embeddings"]]
-        except (msgspec.MsgspecError, AttributeError, TypeError, KeyError, IndexError):
+        except (*UNREADABLE, AttributeError, TypeError, KeyError, IndexError, ValueError):
             raise Failure("protocol", 502, "the upstream's answer has not the form it should have") from None
         texts = completions.embedding_inputs(ask.deep())
         if len(vectors) != len(texts):
@@ -83,7 +83,7 @@ class CountingCodec:
             chat = anthropic_read.read_request({"max_tokens": 1, **ask.deep()})
             chat.max_tokens = None
             body, unsaid = gemini.write_request(chat, model)
-        except (AttributeError, TypeError, KeyError, ValueError) as error:
+        except (*UNREADABLE, AttributeError, TypeError, KeyError, ValueError) as error:
             raise Refusal(400, f"the request is malformed: {error}", code="invalid_request") from None
         whole = {"model": f"models/{model}", **body}
         return encode({"generateContentRequest": whole}), lost.settle(chat, unsaid, drop=drop, to="gemini")
@@ -95,7 +95,7 @@ class CountingCodec:
             if raw.get("error") is not None:
                 raise error_in_200(raw["error"])
             count = int(raw["totalTokens"])
-        except (msgspec.MsgspecError, AttributeError, TypeError, KeyError, ValueError):
+        except (*UNREADABLE, AttributeError, TypeError, KeyError, ValueError):
             raise Failure("protocol", 502, "the upstream's answer has not the form it should have") from None
         return encode({"input_tokens": count}), Usage()
 

@@ -15,6 +15,8 @@ from llmops.prices import Usage
 Fields = dict[str, msgspec.Raw]
 _fields: Final = msgspec.json.Decoder(Fields)
 encode: Final = msgspec.json.encode
+# What decoding raises for bytes that are no JSON: malformed, not UTF-8, or nested too deeply.
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(slots=True, eq=False)
@@ -39,13 +41,22 @@ class Ask:
     def deep(self) -> dict[str, Any]:
         """The whole body as plain values."""
         if self.whole is None:
-            self.whole = {name: msgspec.json.decode(raw) for name, raw in self.fields.items()}
+            self.whole = {name: self.value(name) for name in self.fields}
         return self.whole
 
     def value(self, name: str, default: Any = None) -> Any:
-        """One top-level field as a plain value; ``default`` when absent."""
+        """One top-level field as a plain value; ``default`` when absent.
+
+        Raises:
+            Refusal: 400: it holds what only a full look shows, as half a surrogate pair.
+        """
         raw = self.fields.get(name)
-        return default if raw is None else msgspec.json.decode(raw)
+        if raw is None:
+            return default
+        try:
+            return msgspec.json.decode(raw)
+        except UNREADABLE as error:
+            raise Refusal(400, f"the field {name!r} cannot be read: {error}", code="invalid_json", param=name) from None
 
 
 def read_ask(surface: Surface, body: bytes) -> Ask:
@@ -55,15 +66,17 @@ def read_ask(surface: Surface, body: bytes) -> Ask:
         Refusal: 400: not a JSON object, or without a usable ``model``.
     """
     try:
+        if not body.isascii():
+            body.decode()  # JSON is UTF-8, and what is passed on unread must be too
         fields = _fields.decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Refusal(400, f"the body is not a JSON object: {error}", code="invalid_json") from None
     except RecursionError:
         raise Refusal(400, "the body is nested too deeply", code="invalid_json") from None
     raw = fields.get("model")
     try:
         model = msgspec.json.decode(raw, type=str) if raw is not None else ""
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         model = ""
     if not model or len(model) > 256 or not model.isprintable():
         message = "the field 'model' must be a name of at most 256 printable characters"
@@ -160,7 +173,7 @@ def read_error(body: bytes) -> tuple[str, str | None, str | None]:
     """(message, code, param) from any dialect's error body; the start of the text where it is no JSON."""
     try:
         read = msgspec.json.decode(body, type=_ErrorBody)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         return body[:300].decode("utf-8", "replace").strip(), None, None
     error = read.error
     if isinstance(error, dict):
@@ -173,6 +186,14 @@ def read_error(body: bytes) -> tuple[str, str | None, str | None]:
         )
     text = error if isinstance(error, str) else read.message or read.detail or ""
     return (text if isinstance(text, str) else encode(text).decode())[:2000], None, None
+
+
+def raw_error_in_200(raw: bytes | msgspec.Raw) -> Failure:
+    """``error_in_200`` of an object that has not been read yet."""
+    try:
+        return error_in_200(msgspec.json.decode(raw))
+    except UNREADABLE:
+        return Failure("protocol", 502, "the upstream reported an error that cannot be read")
 
 
 def error_in_200(error: Any) -> Failure:
