@@ -21,7 +21,7 @@ from llmops.bench.report import BenchReport, Client, Counts, Level
 from llmops.bench.samples import Samples
 from llmops.bench.schedule import Arrival
 from llmops.findings import Finding, Severity
-from llmops.masking import mask
+from llmops.masking import MASK, mask
 
 if TYPE_CHECKING:
     from llmops.bench.run import Session
@@ -154,7 +154,7 @@ def report(
         chosen=chosen,
         gates=gates,
         seed=spec.seed,
-        command=mask(shlex.join(["llmops", *sys.argv[1:]])),
+        command=_command(spec.headers),
         versions=versions(),
         machine={"cpus": os.cpu_count(), "system": platform.platform(terse=True), "host": platform.node()},
         started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -165,6 +165,16 @@ def report(
         interrupted=session.interrupted,
         allow_invalid=spec.allow_invalid,
     )
+
+
+def _command(headers: tuple[str, ...]) -> str:
+    """The command line for the report. Any header may carry a secret, so of each only the name is kept."""
+    words = []
+    for word in sys.argv[1:]:
+        for header in headers:
+            word = word.replace(header, f"{header.partition(':')[0]}: {MASK}")  # noqa: PLW2901 - one after the other
+        words.append(word)
+    return mask(shlex.join(["llmops", *words]))
 
 
 def level_findings(level: Level, *, many: bool) -> list[Finding]:

@@ -207,7 +207,7 @@ def test_only_standard_fields_are_sent_unless_asked():
 
 
 def test_the_key_comes_from_the_environment_and_stays_out_of_everything(tmp_path):
-    secret = "sk-test-0123456789abcdefghij"
+    secret, other = "sk-test-0123456789abcdefghij", "looks-like-nothing"
     with truth(ttft_ms=1, gap_ms=1) as server:
         report = tmp_path / "report.json"
         options = (
@@ -218,12 +218,16 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_everything(tmp_path
             "2",
             "--api-key-env",
             "BENCH_KEY",
+            "--header",
+            f"X-Api-Key: {other}",
             "--report",
             str(report),
         )
         document, done = bench(server.url, *options, env={"BENCH_KEY": secret})
         assert f"Bearer {secret}" in server.requests()[0]["head"]
-        assert secret not in done.stdout + done.stderr + report.read_text()
+        assert f"X-Api-Key: {other}" in server.requests()[0]["head"]
+        for word in (secret, other):
+            assert word not in done.stdout + done.stderr + report.read_text()
         document, _ = bench(server.url, *options, check=4)
     assert "BENCH_KEY" in document["error"]["message"]
 
