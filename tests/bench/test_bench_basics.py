@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bench_harness import bench, percentile, true_e2e, true_gaps, true_ttft, truth
+from bench_harness import bench, measure, percentile, true_e2e, true_gaps, true_ttft, truth
 
 
 def test_the_json_document_has_what_was_measured():
@@ -51,7 +51,7 @@ def test_the_help_fits_a_screen_and_names_every_option(llmops):
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/", "/v1/chat/completions"])
 def test_the_url_works_with_and_without_its_version(suffix):
     with truth(ttft_ms=1, gap_ms=1) as server:
-        bench(server.url + suffix, "--requests", "2", "--output-tokens", "2", "--warmup", "1")
+        measure(server.url + suffix, requests=2, output_tokens=2, warmup=1)
         assert {row["path"] for row in server.requests()} == {"/v1/chat/completions"}
 
 
