@@ -24,12 +24,20 @@ from llmops.bench.samples import Sample, Samples
 
 
 def run(requests=6, concurrency=6, tokens=8, spec=None, **config):
-    """One load; the report's data and the server's log. ``answer_tokens`` is how long the answers really are."""
+    """One load; the report's data and the server's log. ``answer_tokens`` is how long the answers really are.
+
+    Where the client itself did not get to run, which it knows, the load is measured again.
+    """
     config = {"ttft_ms": 40, "gap_ms": 4, **config}
     config["tokens"] = config.pop("answer_tokens", 0)
     options = {"model": "truth", "warmup": 0, "input_tokens": 32, "output_tokens": tokens, **(spec or {})}
-    with truth(**config) as server:
-        return measure(server.url, requests=requests, concurrency=concurrency, **options), server.requests()
+    for _ in range(3):
+        with truth(**config) as server:
+            data = measure(server.url, requests=requests, concurrency=concurrency, **options)
+            log = server.requests()
+        if (data["client"]["loop_lag_p99_ms"] or 0) < 10:
+            break
+    return data, log
 
 
 def near(found, values, share=0.5):
