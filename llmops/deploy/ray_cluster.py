@@ -10,15 +10,17 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from llmops.diagnosis import diagnose_text
-from llmops.errors import OutsideError, UsageError
+from llmops.errors import AccessError, OutsideError, UsageError
 from llmops.progress import Progress
 
 PATH: Final = "/api/serve/applications/"
 POLL_S: Final = 1.0
+TOKEN_PATH_VARIABLE: Final = "RAY_AUTH_TOKEN_PATH"  # noqa: S105 - likewise
 TOKEN_VARIABLE: Final = "RAY_AUTH_TOKEN"  # noqa: S105 - the name of a variable, not a token
 _FAILED: Final = ("DEPLOY_FAILED", "UNHEALTHY")
 
@@ -115,13 +117,26 @@ class Cluster:
         else:
             self._ask("DELETE", None)
 
+    def _token(self) -> str | None:
+        """From the variable, or where Ray keeps it; a kept one is not sent in clear to another machine."""
+        if given := os.environ.get(TOKEN_VARIABLE):
+            return given
+        parts = urlsplit(self.address)
+        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+            return None
+        kept = Path(os.environ.get(TOKEN_PATH_VARIABLE) or Path.home() / ".ray" / "auth_token")
+        try:
+            return kept.read_text(encoding="ascii").strip() or None
+        except (OSError, UnicodeDecodeError):
+            return None
+
     def _details(self) -> dict[str, Any]:
         return self._ask("GET", None)
 
     def _ask(self, method: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         import httpx
 
-        token = os.environ.get(TOKEN_VARIABLE)
+        token = self._token()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             answer = httpx.request(
@@ -133,7 +148,11 @@ class Cluster:
                 "ray start --head shows its address; it must be reachable from here",
             ) from error
         if answer.status_code in (401, 403):
-            raise OutsideError(f"the Ray dashboard {self.address} asks for a token", f"export {TOKEN_VARIABLE}=…")
+            refused = "refuses the token" if token else "asks for a token"
+            raise AccessError(
+                f"the Ray dashboard {self.address} {refused}",
+                f"export {TOKEN_VARIABLE}=…; ray get-auth-token shows it on a machine of the cluster",
+            )
         if answer.status_code >= 400:
             last = (answer.text.strip().splitlines() or [""])[-1]
             raise OutsideError(f"Ray refuses ({answer.status_code}): {last[:300]}", "check the site with --dry-run")

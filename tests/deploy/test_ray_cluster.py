@@ -4,8 +4,10 @@ The replicas run vLLM's CPU build through ``ray.serve.llm``, as they would run i
 """
 
 import contextlib
+import functools
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -26,6 +28,15 @@ pytestmark = pytest.mark.slow
 PROMPT = "The quick brown fox jumps over the lazy dog while the old clock in the hall strikes nine and the rain begins."
 
 
+TOKEN = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+@pytest.fixture
+def llmops(llmops):
+    """With the cluster's token."""
+    return functools.partial(llmops, env=TOKEN)
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -41,7 +52,8 @@ def ray_python(ray_environment) -> Path:
 def cluster(ray_python, tmp_path_factory):
     """Two nodes, each of which has room for one replica; the dashboard's address."""
     tmp = tmp_path_factory.mktemp("ray")
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PATH": f"{ray_python}:{os.environ['PATH']}"}
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", **TOKEN}
+    environment["PATH"] = f"{ray_python}:{os.environ['PATH']}"
     gcs, dashboard = free_port(), free_port()
     common = ("--num-cpus", "4", "--memory", str(8 * 2**30), "--object-store-memory", str(100 * 2**20), "--block")
     head = (str(ray_python / "ray"), "start", "--head", "--port", str(gcs), "--dashboard-port", str(dashboard), *common)
@@ -49,11 +61,12 @@ def cluster(ray_python, tmp_path_factory):
     try:
         nodes.append(start(head, tmp / "head.log", environment))
         until(lambda: answers(f"http://127.0.0.1:{dashboard}/api/version"), 90)
-        address = json.loads(get(f"http://127.0.0.1:{dashboard}/nodes?view=summary"))["data"]["summary"][0]["ip"]
+        url = f"http://127.0.0.1:{dashboard}"
+        until(lambda: nodes_of(url), 90)
+        address = nodes_of(url)[0]["ip"]
         worker = (str(ray_python / "ray"), "start", "--address", f"{address}:{gcs}", *common)
         nodes.append(start(worker, tmp / "worker.log", environment))
-        url = f"http://127.0.0.1:{dashboard}"
-        until(lambda: len(json.loads(get(url + "/nodes?view=summary"))["data"]["summary"]) == 2, 90)
+        until(lambda: len(nodes_of(url)) == 2, 90)
         yield url
     finally:
         for node in reversed(nodes):
@@ -65,13 +78,18 @@ def cluster(ray_python, tmp_path_factory):
                 os.killpg(node.pid, signal.SIGKILL)
 
 
+def nodes_of(url: str) -> list[dict]:
+    return json.loads(get(url + "/nodes?view=summary"))["data"]["summary"]
+
+
 def start(command, log: Path, environment) -> subprocess.Popen:
     with log.open("wb") as out:
         return subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
 
 
 def get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN['RAY_AUTH_TOKEN']}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
         return answer.read()
 
 
@@ -197,6 +215,13 @@ def test_serve_runs_a_ray_of_its_own_and_leaves_nothing(tiny_llama, tmp_path, ra
         assert served.stop(signal.SIGTERM) == 143
         served.nothing_left(60)
     assert not list(Path("/tmp").glob("llmops-ray-*")), "Ray's scratch directory stays"
+
+
+def test_a_cluster_asks_for_its_token(cluster, llmops):
+    refused = llmops("deploy", "status", "--address", cluster, env={"RAY_AUTH_TOKEN": "0" * 64})
+    assert refused.code == 4, refused.stderr
+    assert "refuses the token" in refused.stderr
+    assert "0000" not in refused.stderr
 
 
 def test_a_cluster_that_is_not_there(llmops, site):

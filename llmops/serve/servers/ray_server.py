@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -20,6 +21,8 @@ from typing import Any
 
 # Cores of Ray's own actors (controller, front); they are numbers for its scheduler, no threads.
 _OWN_CPUS = 4
+# Prompts and answers pass through it, never weights; Ray's own default is a third of the machine.
+_STORE_BYTES = 200 * 2**20
 
 
 def main() -> int:
@@ -33,6 +36,8 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    # Who has no token cannot reach this Ray, which runs what it is told; it is made here and ends with it.
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     config = json.loads(options.config)
     # Ray keeps sockets there, whose paths may have 107 characters, and logs, which would stay for ever.
     scratch = Path(tempfile.mkdtemp(prefix="llmops-ray-", dir="/tmp"))
@@ -50,7 +55,7 @@ def _serve(config: dict[str, Any], options: argparse.Namespace, scratch: Path, s
     worker = config["placement_group_config"]["bundle_per_worker"]
     each = config["deployment_config"]["ray_actor_options"]["num_cpus"] + 4 * worker["CPU"]
     cpus = max(os.cpu_count() or 1, _OWN_CPUS + options.copies * each)
-    ray.init(num_cpus=cpus, include_dashboard=False, _temp_dir=str(scratch))
+    ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=_STORE_BYTES, _temp_dir=str(scratch))
     try:
         serve.start(http_options={"host": options.host, "port": options.port})
         try:
