@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -81,6 +83,37 @@ def test_without_a_gpu_or_the_package_it_is_one_line_and_exit_3(llmops, tmp_path
         assert "pip install" in result.error_lines[1]
     directory = llmops("bench", "--offline", "tensorrt", tmp_path)
     assert (directory.code, "llmops build tensorrt" in directory.error_lines[1]) == (2, True)
+
+
+PROBE = """
+import json, sys
+import tensorrt_rtx as trt
+wanted = json.loads(sys.argv[1])
+missing = {name: [call for call in calls if not hasattr(getattr(trt, name), call)] for name, calls in wanted.items()}
+class Profiler(trt.IProfiler):
+    def __init__(self):
+        trt.IProfiler.__init__(self)
+Profiler()
+print(json.dumps([missing, trt.TensorIOMode.OUTPUT.name, list(trt.DataType.__members__)]))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="pip install 'llmops[tensorrt]'")
+def test_every_call_that_the_stand_in_answers_is_one_of_the_real_binding():
+    from ort_engine import Context, Engine, Kind
+
+    calls = {"ICudaEngine": [name for name in vars(Engine) if not name.startswith("_")]}
+    calls["ICudaEngine"] += ["num_io_tensors", "num_optimization_profiles"]
+    calls["IExecutionContext"] = [name for name in vars(Context) if not name.startswith("_")] + [
+        "execute_v2",
+        "profiler",
+    ]
+    done = subprocess.run([sys.executable, "-c", PROBE, json.dumps(calls)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    missing, output, kinds = json.loads(done.stdout.splitlines()[-1])
+    assert missing == {"ICudaEngine": [], "IExecutionContext": []}
+    assert output == "OUTPUT"
+    assert {kind.name for kind in Kind} <= set(kinds)
 
 
 @pytest.mark.slow
