@@ -123,46 +123,29 @@ def _check_tensors(model: ModelDir, config: Message, backend: str) -> Iterator[F
     for side in ("input", "output"):
         seen: set[str] = set()
         for tensor in config.get(side):
-            name, line, column = str(tensor.get("name")), tensor.line, tensor.column
-            where = f"{model.name}: {side} {name or '?'}"
-            if not name:
-                yield Finding(
-                    "triton-tensor", "error", f"{model.name}: an {side} has no name", None, model.file, line, column
-                )
-            elif name in seen:
-                yield Finding("triton-tensor", "error", f"{where} stands twice", None, model.file, line, column)
-            seen.add(name)
-            if tensor.get("data_type") == "TYPE_INVALID":
-                yield Finding(
-                    "triton-tensor",
-                    "error",
-                    f"{where} has no data_type",
-                    "data_type: TYPE_FP32",
-                    model.file,
-                    line,
-                    column,
-                )
-            dims = tensor.get("dims")
-            if not dims and not tensor.has("reshape"):
-                yield Finding(
-                    "triton-tensor", "error", f"{where} has no dims", "dims: [ -1 ]", model.file, line, column
-                )
-            if any(dim == 0 or dim < -1 for dim in dims):
-                yield Finding(
-                    "triton-tensor",
-                    "error",
-                    f"{where}: dims must be positive, or -1 for any",
-                    None,
-                    model.file,
-                    line,
-                    column,
-                )
-        if (
-            not config.get(side)
-            and backend not in COMPLETING
-            and not (is_ensemble(config) and not config.get("ensemble_scheduling"))
-        ):
-            yield Finding("triton-tensor", "error", f"{model.name}: it has no {side}", None, model.file, 1)
+            for text, remedy in _tensor_mistakes(tensor, side, seen):
+                message = f"{model.name}: {text}"
+                yield Finding("triton-tensor", "error", message, remedy, model.file, tensor.line, tensor.column)
+            seen.add(str(tensor.get("name")))
+        completed = backend in COMPLETING or (is_ensemble(config) and not config.get("ensemble_scheduling"))
+        if not config.get(side) and not completed:
+            yield Finding("triton-tensor", "error", f"{model.name}: it has no {side}", None, model.file, 1, 1)
+
+
+def _tensor_mistakes(tensor: Message, side: str, seen: set[str]) -> Iterator[tuple[str, str | None]]:
+    """What is wrong with one input or output, and what would be right."""
+    name, dims = str(tensor.get("name")), tensor.get("dims")
+    where = f"{side} {name or '?'}"
+    if not name:
+        yield f"an {side} has no name", None
+    elif name in seen:
+        yield f"{where} stands twice", None
+    if tensor.get("data_type") == "TYPE_INVALID":
+        yield f"{where} has no data_type", "data_type: TYPE_FP32"
+    if not dims and not tensor.has("reshape"):
+        yield f"{where} has no dims", "dims: [ -1 ]"
+    if any(dim == 0 or dim < -1 for dim in dims):
+        yield f"{where}: dims must be positive, or -1 for any", None
 
 
 def _check_batching(model: ModelDir, config: Message) -> Iterator[Finding]:

@@ -6,11 +6,10 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from llmops.checkpoint import read_model
 from llmops.errors import ExitCode, LlmopsError, MachineError, OutsideError, UsageError
 from llmops.findings import Finding
 from llmops.hardware.host import Host
@@ -23,11 +22,9 @@ from llmops.serve.triton.check import check_repository
 from llmops.serve.triton.launch import Ports, TritonLaunch, make_launch
 from llmops.serve.triton.locate import Server, find_server
 from llmops.serve.triton.logs import describe, error_lines, find_cause
-from llmops.serve.triton.parts import Repository
-from llmops.serve.triton.placing import write_repository
-from llmops.serve.triton.plans import require_engines, with_engine
-from llmops.serve.triton.repository import choose_middle, make_repository, vllm_repository
-from llmops.serve.triton.spec import TritonSpec, read_served
+from llmops.serve.triton.making import Made, make, own_repository
+from llmops.serve.triton.plans import require_engines
+from llmops.serve.triton.spec import TritonSpec
 from llmops.settings import settings
 
 POLL_S: Final = 0.2
@@ -100,16 +97,6 @@ class TritonFailedError(LlmopsError):
         self.data = {"log": str(log), "errors": errors[:20]}
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A generated repository: who computes, what clients may call, what to say, and words for the server."""
-
-    middle: str
-    models: dict[str, str]
-    findings: tuple[Finding, ...] = ()
-    flags: tuple[str, ...] = ()
-
-
 def decide(spec: TritonSpec, host: Host, *, write: bool = True) -> TritonDecision:
     """Find the server, make the repository and check it. ``write=False`` writes nothing (a dry run).
 
@@ -120,8 +107,8 @@ def decide(spec: TritonSpec, host: Host, *, write: bool = True) -> TritonDecisio
     if spec.model is None and spec.repository is None:
         raise UsageError("neither a model nor a repository was given", "llmops serve DIR --engine triton")
     server = find_server(spec)
-    directory = spec.repository or _own_repository(spec)
-    made = _Made("as written", {}) if spec.model is None else _make(spec, server, host, directory, write=write)
+    directory = spec.repository or own_repository(spec)
+    made = Made("as written", {}) if spec.model is None else make(spec, server, host, directory, write=write)
     findings = made.findings
     models = made.models
     if write or spec.model is None:
@@ -148,63 +135,6 @@ def _ports(spec: TritonSpec) -> Ports:
         except MachineError as error:
             raise MachineError(error.message, f"{option} N takes another, {option} 0 a free one") from error
     return Ports(*found)
-
-
-def _make(spec: TritonSpec, server: Server, host: Host, directory: Path, *, write: bool) -> _Made:
-    made, repository = _with_vllm(spec, server) if spec.middle == "vllm" else _exported(spec, server, host)
-    if write:
-        write_repository(repository, directory)
-    return made
-
-
-def _with_vllm(spec: TritonSpec, server: Server) -> tuple[_Made, Repository]:
-    assert spec.model is not None
-    if server.backends is not None and "vllm" not in server.backends:
-        raise UsageError("this server has no vllm backend", "--mode docker takes an image that has it")
-    facts = read_model(spec.model)
-    damage = next((finding for finding in facts.findings if finding.severity == "error"), None)
-    if damage is not None or not facts.complete or facts.format != "hf":
-        said = damage.message if damage else "vLLM's backend needs a whole Hugging Face checkpoint"
-        raise UsageError(f"{spec.model}: {said}", f"llmops inspect {spec.model}")
-    repository = vllm_repository(spec, spec.served_name)
-    return _Made("vllm", dict(repository.models)), repository
-
-
-def _exported(spec: TritonSpec, server: Server, host: Host) -> tuple[_Made, Repository]:
-    assert spec.model is not None
-    served = read_served(spec.model)
-    middle = choose_middle(spec, served, server.backends)
-    if server.kind == "container" and spec.image is None:
-        raise UsageError(
-            f"{server.image} lacks the packages that the generated models use (tokenizers, onnxruntime)",
-            "llmops engines install triton needs no container; or give --image one with them (docs/export.md: two lines)",
-        )
-    findings: tuple[Finding, ...] = ()
-    if middle == "tensorrt":
-        served = with_engine(served, server, host)
-    elif served.has_plan and spec.middle == "auto":
-        text = f"model.plan is not used: this server has no tensorrt backend, ONNX Runtime computes the graph ({middle} backend)"
-        findings = (
-            Finding("engine-not-used", "warning", text, "--mode docker --image NAME, with an image that has it"),
-        )
-    if spec.max_model_len is not None:
-        if spec.max_model_len > served.max_tokens:
-            raise UsageError(
-                f"--max-model-len {spec.max_model_len}: {spec.model} takes at most {served.max_tokens} tokens",
-                f"export it with --seq 1:{spec.max_model_len}, if the model goes that far",
-            )
-        served = replace(served, max_tokens=spec.max_model_len)
-    if middle != "python" and spec.max_batch_size > served.max_batch:
-        text = f"batches hold at most {served.max_batch} requests, as the {'engine' if middle == 'tensorrt' else 'graph'} takes"
-        findings += (Finding("batch-size", "note", text),)
-        spec = spec.model_copy(update={"max_batch_size": served.max_batch})
-    flags = ("--backend-config=tensorrt,version-compatible=true",) if served.version_compatible else ()
-    repository = make_repository(spec, served, middle, spec.served_name)
-    return _Made(middle, dict(repository.models), findings, flags), repository
-
-
-def _own_repository(spec: TritonSpec) -> Path:
-    return settings().state_dir / "triton" / "repositories" / spec.served_name
 
 
 def _refused(directory: Path, broken: list[Finding]) -> UsageError:
