@@ -31,7 +31,7 @@ PROMPT = "The quick brown fox jumps over the lazy dog while the old clock in the
 TOKEN = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def llmops(llmops):
     """With the cluster's token."""
     return functools.partial(llmops, env=TOKEN)
