@@ -232,7 +232,8 @@ class Connection(asyncio.Protocol):
             return
         if (self._framed and self._lengths) or self._lengths > 1:
             raise httptools.HttpParserError("it has more than one length")
-        if sum(len(name) + len(value) + 4 for name, value in self._headers) > self._limits.max_head_bytes:
+        most = self._limits.max_head_bytes  # the packets so far may hold body, too, so only then is it added up
+        if self._head_bytes > most and sum(len(name) + len(value) + 4 for name, value in self._headers) > most:
             self._head_too_large()
             return
         self._head_done = True

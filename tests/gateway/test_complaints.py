@@ -6,7 +6,6 @@ index exists.
 
 from __future__ import annotations
 
-import ast
 import json
 import subprocess
 import sys
@@ -297,5 +296,4 @@ def test_every_complaint_has_its_tests():
         assert names, number
         for name in names:
             module, _, test = name.partition("::")
-            tree = ast.parse((TESTS / f"{module}.py").read_text())
-            assert test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, name
+            assert f"\ndef {test}(" in (TESTS / f"{module}.py").read_text(), name

@@ -79,8 +79,9 @@ def test_a_real_vllm_answers_both_clients_whole_and_streamed(vllm, before_vllm, 
     assert len(chunks) > 10  # a token at a time, not all at once
     assert all(chunk.usage is None for chunk in chunks)  # nobody asked for it
 
-    message = two.messages.create(**request)
-    with two.messages.stream(**request) as events:
+    said = {"model": "real", "messages": HELLO, "max_tokens": 24, "extra_body": {"temperature": 0}}
+    message = two.messages.create(**said)
+    with two.messages.stream(**said) as events:
         streamed = events.get_final_message()
     assert message.content[0].text == streamed.content[0].text == text
     assert message.usage.output_tokens == streamed.usage.output_tokens == whole.usage.completion_tokens

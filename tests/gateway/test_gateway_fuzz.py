@@ -1,9 +1,13 @@
-"""Noise from both sides: whatever callers and upstreams send, no bug shows, no wrong answer leaves, and the rest goes on."""
+"""Noise from both sides: whatever callers and upstreams send, no bug shows, no wrong answer leaves, and the rest goes on.
+
+``LLMOPS_FUZZ_EXAMPLES`` sets how long the search is.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 
 import httpx
@@ -54,7 +58,11 @@ VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4), max_leaves=12
 )
 OBJECTS = st.dictionaries(WORDS, VALUES, max_size=6)
-FEW = settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+FEW = settings(
+    max_examples=int(os.environ.get("LLMOPS_FUZZ_EXAMPLES", "30")),
+    suppress_health_check=[HealthCheck.too_slow],
+    deadline=None,
+)
 
 
 # What each provider really sends: every event kind of its streams, its answers, and requests of every feature.
@@ -249,7 +257,11 @@ def spoken(running, data: bytes) -> bytes:
     return got
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=int(os.environ.get("LLMOPS_FUZZ_EXAMPLES", "50")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     st.lists(st.tuples(st.integers(0, len(REQUEST) - 1), st.sampled_from(["cut", "insert", "flip", "double"]), st.binary(max_size=9)), min_size=1, max_size=4)
 )  # fmt: skip

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -44,7 +45,14 @@ def letting_go(server, body, answer):
     raise Close
 
 
-TLS = "providers: {{up: {{base_url: 'https://localhost:{port}/v1'{more}}}}}\nroutes: [{{match: m, targets: [{{provider: up}}]}}]\n"
+TLS = """
+providers:
+  up: {{base_url: "https://localhost:{port}/v1", ca_file: "{cert}"{more}}}
+  strange: {{base_url: "https://localhost:{port}/v1"}}
+routes:
+  - {{match: m, targets: [{{provider: up}}]}}
+  - {{match: s, targets: [{{provider: strange}}]}}
+"""
 
 
 def test_tls_sends_the_name_checks_the_certificate_and_resumes_sessions(tmp_path, certificate):
@@ -53,15 +61,14 @@ def test_tls_sends_the_name_checks_the_certificate_and_resumes_sessions(tmp_path
     served.load_cert_chain(cert, key)
     names = []
     served.sni_callback = lambda _socket, name, _context: names.append(name)
-    with fake(letting_go, tls=served) as up:
-        config = TLS.format(port=up.port, more=f", ca_file: '{cert}'")
-        with gateway(tmp_path, config) as running:
-            for _ in range(4):
-                assert ask(running).json()["id"] == "over-tls"
+    with ExitStack() as stack:
+        up = stack.enter_context(fake(letting_go, tls=served))
+        running = stack.enter_context(gateway(tmp_path, TLS.format(port=up.port, cert=cert, more="")))
+        for _ in range(4):
+            assert ask(running).json()["id"] == "over-tls"
         assert names == ["localhost"] * 4
         assert up.resumed == [False, True, True, True]
-        with gateway(tmp_path, TLS.format(port=up.port, more="")) as running:  # nobody known signed it
-            answer = ask(running)
+        answer = ask(running, model="s")  # nobody known there signed it
         assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_tls")
         assert "certificate" in answer.json()["error"]["message"]
 
@@ -214,6 +221,7 @@ http {{
 """
 
 
+@pytest.mark.slow
 def test_an_upstream_over_http_2(tmp_path, certificate):
     pytest.importorskip("h2", reason="HTTP/2: pip install 'llmops[http2]'")
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
@@ -226,7 +234,7 @@ def test_an_upstream_over_http_2(tmp_path, certificate):
         conf.write_text(NGINX.format(dir=tmp_path, port=port, cert=cert, key=key, up=up.url))
         server = subprocess.Popen([nginx, "-c", conf, "-p", tmp_path, "-e", tmp_path / "error.log"])
         try:
-            config = TLS.format(port=port, more=f", ca_file: '{cert}', http: http2")
+            config = TLS.format(port=port, cert=cert, more=", http: http2")
             with gateway(tmp_path, config) as running:
                 wait_until(lambda: ask(running).status_code == 200, what="nginx answers")
                 assert "aitch" in ask(running, stream=True).text

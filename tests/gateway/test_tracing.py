@@ -115,6 +115,7 @@ def test_the_documents_are_otlps(site):
     assert parsed.resource_spans[0].scope_spans[0].spans[0].kind == trace.Span.SPAN_KIND_SERVER
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_gone_costs_spans_and_no_request(tmp_path):
     with fake(upstream) as up:
         config = CONFIG.format(collector="http://127.0.0.1:9/custom", up=up.url)
