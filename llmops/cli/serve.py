@@ -66,7 +66,9 @@ def serve(
     ] = True,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="The engine's output")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it answers; then: llmops ps")] = False,
-    gateway: Annotated[Path | None, typer.Option(metavar="FILE", hidden=True)] = None,
+    gateway: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With -c: a gateway config for all, to write")
+    ] = None,
     repository: Annotated[
         Path | None, typer.Option(metavar="DIR", help="triton: where the model repository is or will be")
     ] = None,
