@@ -1,5 +1,6 @@
 """The programs that run inside Triton, here with a graph of numpy: batching changes nothing, stop texts and limits hold."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -160,3 +161,54 @@ def test_a_prompt_must_leave_room():
         row(range(64))
     with pytest.raises(BadRequestError, match="empty"):
         row([])
+
+
+# ---- conversations ----
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    "<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+TURNS = '[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]'
+
+
+def template(tmp_path, config=None, file=None):
+    pytest.importorskip("jinja2", reason="pip install 'llmops[cpu]'")
+    from llm_chat import ChatTemplate
+
+    if config is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    if file is not None:
+        (tmp_path / "chat_template.jinja").write_text(file)
+    return ChatTemplate(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "file"),
+    [
+        ({"bos_token": "<s>"}, TEMPLATE),
+        ({"bos_token": {"content": "<s>"}, "chat_template": TEMPLATE}, None),
+        ({"bos_token": "<s>", "chat_template": [{"name": "tools", "template": "no"}, {"name": "default", "template": TEMPLATE}]}, None),
+    ],
+    ids=["file", "config", "several"],
+)  # fmt: skip
+def test_a_conversation_becomes_the_models_own_prompt(tmp_path, config, file):
+    assert template(tmp_path, config, file).render(TURNS) == "<s><system>Be brief.\n<user>Hello\n<assistant>"
+
+
+@pytest.mark.parametrize(
+    ("file", "turns", "said"),
+    [
+        (None, TURNS, "no chat template"),
+        (TEMPLATE, "[1", "not JSON"),
+        (TEMPLATE, "[]", "a list of objects"),
+        (TEMPLATE, '["Hello"]', "a list of objects"),
+        (TEMPLATE, '[{"role": "tool", "content": "x"}]', "no tools"),
+        ("{{ messages[0]['role'] + 1 }}", TURNS, "refuses the messages"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", TURNS, "refuses the messages"),  # a template is a program from outside
+        ("{% for %}", TURNS, "is no template"),
+    ],
+)  # fmt: skip
+def test_conversations_that_cannot_be_written_are_refused(tmp_path, file, turns, said):
+    with pytest.raises(BadRequestError, match=said):
+        template(tmp_path, {}, file).render(turns)

@@ -49,6 +49,7 @@ class ChatTemplate:
         if not self._source:
             raise BadRequestError(MISSING)
         try:
+            from jinja2 import TemplateSyntaxError
             from jinja2.sandbox import ImmutableSandboxedEnvironment
         except ImportError as error:
             raise BadRequestError("messages need the package jinja2 in the server's environment") from error
@@ -56,7 +57,10 @@ class ChatTemplate:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = time.strftime
-        self._compiled = environment.from_string(self._source)
+        try:
+            self._compiled = environment.from_string(self._source)
+        except TemplateSyntaxError as error:
+            raise BadRequestError(f"the model's chat template is no template: {error}") from error
         return self._compiled
 
 
