@@ -50,6 +50,11 @@ class CompareReport:
     interrupted: int | None = None
 
     @property
+    def interleaved(self) -> bool:
+        """Whether it was measured now, in turns, and is not read from saved reports."""
+        return self.pairs is not None
+
+    @property
     def exit_code(self) -> ExitCode:
         """0, 1 or 6 by the verdict; 130 or 143 when interrupted."""
         if self.interrupted is not None:

@@ -42,10 +42,11 @@ def view(report: BenchReport) -> Document:
 
 def view_comparison(report: CompareReport) -> Document:
     """Old against new."""
-    how = f"{report.rounds} rounds, {report.order}" if report.rounds else "saved reports"
+    pairs = len(report.order) // 2
+    how = f"{pairs} pairs of runs {report.order}".rstrip() if report.interleaved else "saved reports"
     blocks: list[Block] = [
         Facts((("A", report.a), ("B", report.b), ("measured", how))),
-        _changes(report.changes),
+        *([_changes(report.changes)] if report.changes else []),
         *(Text(f"note: {note}", "dim") for note in report.notes),
     ]
     gated = [change.words for change in report.changes if change.gated and change.verdict == report.verdict]
@@ -54,6 +55,9 @@ def view_comparison(report: CompareReport) -> Document:
         "FAIL": f"FAIL: {'; '.join(gated)}",
         "INCONCLUSIVE": f"INCONCLUSIVE: {'; '.join(gated) or (report.notes or ('nothing to compare',))[0]}",
     }
+    if report.interrupted is not None:
+        verdict = Text(f"INCOMPLETE: interrupted after {pairs} pairs of runs", "warn")
+        return Document("B against A", tuple(blocks), verdict)
     return Document("B against A", tuple(blocks), Text(said[report.verdict], _TONE[report.verdict]))
 
 
