@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from llmops.errors import LlmopsError
 from llmops.hardware import Host, detect
 from llmops.process import Child, Command
 from llmops.process import start as start_child
@@ -98,10 +99,10 @@ def start(
         OutsideError: The engine died or was not ready in time; with the cause from its log where one is known.
     """
     with ExitStack() as stack:
+        failed: EngineFailedError | None = None
         for left in reversed(range(heals + 1)):
             if decision is None:
-                progress.phase(f"planning {spec.served_name}")
-                decision = decide(spec, host or detect())
+                decision = _decide(spec, host, progress, failed)
             try:
                 server = stack.enter_context(launched(spec, decision, progress))
                 break
@@ -112,8 +113,20 @@ def start(
                 title = error.cause.title if error.cause else error.message
                 progress.note(f"{title}: trying again with {correction.change}")
                 wait_until_freed(decision.plan, progress)
-                spec, decision = correction.spec, None
+                spec, decision, failed = correction.spec, None, error
         yield server
+
+
+def _decide(spec: ServeSpec, host: Host | None, progress: Progress, failed: EngineFailedError | None) -> Decision:
+    """The decision for a start; what cannot be after a failure leaves that failure as the answer."""
+    progress.phase(f"planning {spec.served_name}")
+    try:
+        return decide(spec, host or detect())
+    except LlmopsError as refused:
+        if failed is None:
+            raise
+        progress.note(f"that cannot be here: {refused.message}")
+        raise failed from refused
 
 
 @contextmanager
