@@ -37,7 +37,6 @@ class Load:
         self._timer: Timer | None = None
         self._lag_clock: LagClock | None = None
         self._thinking = 0
-        self._joined = 0  # users of a closed loop
         self._stopped = False
         self._over: asyncio.Future[None] = self._loop.create_future()
 
@@ -108,11 +107,11 @@ class Load:
     def _join(self) -> None:
         """Closed loop: one more user begins. One a turn of the loop, so that each send leaves before the next is made."""
         users = self.plan.concurrency or 1
-        if self._joined >= users or self._stopped or not self._begin(time.monotonic_ns()):
+        if self.facts.users >= users or self._stopped or not self._begin(time.monotonic_ns()):
             return
-        self._joined += 1
+        self.facts.users += 1
         if self.plan.ramp_s and self._timer is not None:
-            self._timer.at(self.facts.start_ns + round(self.plan.ramp_s * _NS * self._joined / users))
+            self._timer.at(self.facts.start_ns + round(self.plan.ramp_s * _NS * self.facts.users / users))
         else:
             self._loop.call_soon(self._join)
 

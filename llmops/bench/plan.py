@@ -50,7 +50,7 @@ class LoadPlan:
 
 @dataclass(slots=True)
 class LoadFacts:
-    """What the client saw of itself."""
+    """What the client saw of itself; ``users`` are those of a closed loop that had something to ask."""
 
     start_ns: int = 0
     end_ns: int = 0
@@ -64,5 +64,6 @@ class LoadFacts:
     retries: int = 0
     in_flight: int = 0
     in_flight_max: int = 0
+    users: int = 0
     last: Record | None = None
     interrupted: int = 0  # the signal

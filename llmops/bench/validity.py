@@ -80,7 +80,7 @@ class Validity:
 
 
 def _sentence(check: Check) -> str:
-    return f"{check.name.replace('-', ' ')}: {check.value}, allowed {check.limit}" + (
+    return f"{check.name.replace('-', ' ')}: {check.value}, wanted {check.limit}" + (
         f"; {check.remedy}" if check.remedy else ""
     )
 
@@ -119,16 +119,16 @@ def _enough(samples: Samples) -> Check:
 
 def _users(users: int, facts: Sequence[LoadFacts]) -> Check:
     """A closed loop with fewer requests than users never had so many."""
-    reached = sum(fact.in_flight_max for fact in facts)
+    reached = sum(fact.users for fact in facts)
     remedy = f"ask for more --requests, three for each user ({3 * users}) or more"
-    return Check("users", reached >= users, f"{reached} at once at most", str(users), remedy)
+    return Check("users", reached >= users, f"{reached} of {users} had a request to send", "all", remedy)
 
 
 def _lag(facts: Sequence[LoadFacts], ttft: float) -> Check:
     """A stamp can be late by as much as the loop is."""
     lags = sorted(lag / 1e6 for fact in facts for lag in fact.lag_ns)
     mean_limit, limit = max(_LAG_MEAN_MS, _SHARE_OF_TTFT / 2 * ttft), max(_LAG_P99_MS, _SHARE_OF_TTFT * ttft)
-    allowed = f"mean {mean_limit:.1f} ms, p99 {limit:.1f} ms"
+    allowed = f"mean {mean_limit:.1f} ms and p99 {limit:.1f} ms at most"
     if len(lags) < 20:
         return Check("event-loop-lag", None, "too short a run to tell", allowed)
     mean, p99 = sum(lags) / len(lags), stats.percentile(lags, 0.99)
@@ -140,20 +140,22 @@ def _lag(facts: Sequence[LoadFacts], ttft: float) -> Check:
 def _cpu(facts: Sequence[LoadFacts]) -> Check:
     worst = max((fact.cpu_s / max(1e-9, (fact.end_ns - fact.start_ns) / 1e9) for fact in facts), default=0.0)
     remedy = "add --workers, or lower the load"
-    return Check("client-cpu", worst < _CPU_LIMIT, f"{worst:.0%} of a core", f"{_CPU_LIMIT:.0%}", remedy)
+    return Check("client-cpu", worst < _CPU_LIMIT, f"{worst:.0%} of a core", f"{_CPU_LIMIT:.0%} at most", remedy)
 
 
 def _lateness(asked: Asked, samples: Samples, ttft: float) -> Check:
     late = sorted(row.lateness_ms for row in samples.measured if row.sent_ns)
     limit = max(_LATE_P99_MS, _SHARE_OF_TTFT * ttft)
     if not late:
-        return Check("send-lateness", None, "nothing was sent", f"p99 {limit:.1f} ms")
+        return Check("send-lateness", None, "nothing was sent", f"p99 {limit:.1f} ms at most")
     p99 = stats.percentile(late, 0.99)
     if asked.capped:
         value = f"p99 {p99:.2f} ms, the cap's queue included"
-        return Check("send-lateness", p99 <= limit, value, f"p99 {limit:.1f} ms", "raise --concurrency", fatal=False)
+        return Check(
+            "send-lateness", p99 <= limit, value, f"p99 {limit:.1f} ms at most", "raise --concurrency", fatal=False
+        )
     remedy = "the client cannot send on time: add --workers, lower the rate, or use a quieter machine"
-    return Check("send-lateness", p99 <= limit, f"p99 {p99:.2f} ms", f"p99 {limit:.1f} ms", remedy)
+    return Check("send-lateness", p99 <= limit, f"p99 {p99:.2f} ms", f"p99 {limit:.1f} ms at most", remedy)
 
 
 def _rate(samples: Samples) -> Check:
