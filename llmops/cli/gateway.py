@@ -40,7 +40,10 @@ def run(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = 0,
 ) -> None:
-    """Serve the OpenAI and Anthropic APIs until Ctrl-C or SIGTERM; SIGHUP reloads the config"""
+    """Serve the OpenAI and Anthropic APIs
+
+    Until Ctrl-C or SIGTERM, which finish what is under way; SIGHUP reads the config again.
+    """
     from llmops.cli import output
     from llmops.gateway import launch, view
 
@@ -64,7 +67,10 @@ def check(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = 0,
 ) -> None:
-    """Is a config right, are its prices known, and do its providers take its keys"""
+    """Is a config right, and do its providers answer
+
+    Its form, its prices, its keys; with --live the cheapest call to each provider.
+    """
     from llmops.cli import output
     from llmops.gateway import check as package
 
@@ -145,7 +151,10 @@ def top(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = 0,
 ) -> None:
-    """A live table of a running gateway: rates, latency, tokens, cost by model"""
+    """A live table of a running gateway
+
+    Rates, errors, latency, tokens and cost by model, on a terminal until Ctrl-C.
+    """
     from llmops.cli import output
     from llmops.gateway import top as package
 

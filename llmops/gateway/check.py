@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,9 @@ def check(path: Path, *, live: bool, progress: Progress) -> CheckReport:
     for name, form in config.providers.items():
         key = form.key_env or (str(form.key_file) if form.key_file else form.key_vault or "none")
         if not live:
+            if form.key_env is not None and not os.environ.get(form.key_env, "").strip():
+                message = f"the environment variable {form.key_env} of provider {name!r} is not set here"
+                findings.append(Finding("key-missing", "note", message, f"export {form.key_env}=…", str(path)))
             rows.append(ProviderCheck(name, form.dialect, form.base_url, key, "not asked", region=form.region))
     for row in rows:
         if row.state not in ("ok", "not asked"):
@@ -123,7 +127,7 @@ async def _ask(config: Gateway, name: str) -> ProviderCheck:
         state = await _state(provider, _CALLS[form.dialect])
         provider.kill()
     except AccessError as error:
-        state = error.message
+        state = error.message.removeprefix(f"provider {name!r}: ")
     took = (time.monotonic() - began) * 1000
     return ProviderCheck(name, form.dialect, form.base_url, key, state, round(took, 1), region=form.region)
 
@@ -135,8 +139,8 @@ async def _state(provider: Provider, path: str) -> str:
         body = await exchange.whole()
     except (TransferError, PoolFullError) as error:
         return str(error) or "no connection is free"
-    if exchange.status == 200:
-        return "ok"
+    if exchange.status == 200 or (exchange.status in (401, 403) and provider.form.forward_key):
+        return "ok"  # where the callers' own keys are used, asking for one is right
     if exchange.status in (401, 403):
         return f"it refuses the key (HTTP {exchange.status})"
     from llmops.gateway.dialects.wire import read_error

@@ -23,14 +23,18 @@ Series = dict[str, list[tuple[dict[str, str], float]]]
 
 @dataclass(frozen=True, slots=True)
 class TopRow:
-    """One model over the last interval (or since the start, in the first sample)."""
+    """One model: ``requests`` and ``cost_usd`` since the start, the rest over the last interval.
+
+    In the first sample, which has no interval, rates are None and latencies are since the start.
+    """
 
     model: str
-    requests_per_s: float
+    requests: int
+    requests_per_s: float | None
     error_rate: float
     p50_s: float | None
     ttft_p50_s: float | None
-    tokens_per_s: float
+    tokens_per_s: float | None
     cost_usd: float
 
 
@@ -60,13 +64,14 @@ def watch(url: str, *, every_s: float, once: bool, key_env: str | None, progress
         return report
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text as Plain
 
     from llmops.report.terminal import render
 
     with Live(console=Console(stderr=True), auto_refresh=False, screen=False) as live:
         try:
             while True:
-                live.update(render(view(report), color=False, width=live.console.width), refresh=True)
+                live.update(Plain(render(view(report), color=False, width=live.console.width)), refresh=True)
                 time.sleep(every_s)
                 now, at = fetch(), time.monotonic()
                 report = sample(url, first, now, at - before)
@@ -122,16 +127,16 @@ def sample(url: str, before: Series, now: Series, seconds: float) -> TopReport:
     rows = []
     for model in models:
         requests = grown("llm_requests_total", model=model)
-        per_s = requests / seconds if seconds else 0.0
         tokens = grown("llm_token_usage_total", model=model, type="output")
         rows.append(
             TopRow(
                 model,
-                round(per_s, 2),
+                int(total(now, "llm_requests_total", model=model)),
+                round(requests / seconds, 2) if seconds else None,
                 total(now, "llm_error_rate", model=model),
                 _median(before, now, "llm_request_duration_seconds", model),
                 _median(before, now, "llm_time_to_first_token_seconds", model),
-                round(tokens / seconds, 1) if seconds else 0.0,
+                round(tokens / seconds, 1) if seconds else None,
                 total(now, "llm_cost_total_dollars", model=model),
             )
         )
@@ -161,16 +166,17 @@ def view(report: TopReport) -> Document:
     rows = tuple(
         (
             row.model,
-            f"{row.requests_per_s:.1f}",
+            f"{row.requests:,}",
+            "-" if row.requests_per_s is None else f"{row.requests_per_s:.1f}",
             f"{row.error_rate:.1%}",
             ms(row.p50_s),
             ms(row.ttft_p50_s),
-            f"{row.tokens_per_s:.0f}",
+            "-" if row.tokens_per_s is None else f"{row.tokens_per_s:.0f}",
             f"${row.cost_usd:.4f}",
         )
         for row in report.rows
     )
-    columns = ("Model", "req/s", "Errors", "p50", "TTFT p50", "tok/s", "Cost")
+    columns = ("Model", "Requests", "req/s", "Errors", "p50", "TTFT p50", "tok/s", "Cost")
     blocks: list[Table | Text] = [Table(columns, rows, frozenset(columns[1:]))]
     if report.open_targets:
         blocks.append(Text(f"left alone: {', '.join(report.open_targets)}", "warn"))

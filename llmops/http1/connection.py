@@ -376,6 +376,8 @@ def _connect_error(origin: Origin, error: OSError, timeout_s: float) -> Transfer
             break
     if kind == "connect-timeout":
         return TransferError(kind, f"no connection to {where} within {timeout_s:g} s")
+    if kind == "refused":
+        return TransferError(kind, f"cannot connect to {where}: nothing listens there")
     reason = getattr(error, "verify_message", "") or error.strerror or str(error)
     with contextlib.suppress(AttributeError):
         reason = error.reason if kind == "tls" and not reason else reason  # type: ignore[attr-defined]  # SSLError's

@@ -105,7 +105,7 @@ def test_top_and_metrics_port(tmp_path):
             done = llmops("gateway", "top", f"http://127.0.0.1:{port}", "--once", "--json")
             assert done.returncode == 0, done.stderr
             (row,) = json.loads(done.stdout)["data"]["rows"]
-            assert row["model"] == "m"
+            assert (row["model"], row["requests"], row["requests_per_s"]) == ("m", 3, None)
             assert row["p50_s"] is not None
     assert llmops("gateway", "top", f"http://127.0.0.1:{port}", "--once").returncode == 5
 
