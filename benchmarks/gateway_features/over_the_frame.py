@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--only", default=",".join(FORMS), help="forms to measure; the frame is one of them")
     parser.add_argument("--stream", action="store_true", help="a burst of 500 events an answer; CPU is per event")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
@@ -80,6 +81,8 @@ def measure(options: argparse.Namespace, directory: Path, stack: contextlib.Exit
     proxy = candidates(up, directory)["nginx"]()
     started = {"nginx": (stack.enter_context(running(proxy.argv, proxy.port, 0, directory, {}))[0], proxy.port)}
     for number, (form, text) in enumerate(FORMS.items()):
+        if form not in options.only.split(","):
+            continue
         port = free_port()
         (directory / f"{number}.yaml").write_text(text.format(port=port, up=up))
         argv = [sys.executable, "-m", "llmops", "gateway", "run", "-c", f"{number}.yaml"]

@@ -17,6 +17,7 @@ from llmops.gateway.refusal import Refusal
 
 if TYPE_CHECKING:
     from llmops.gateway.access.access import Access
+    from llmops.gateway.money import Payer
 
 _log = logging.getLogger("llmops.gateway")
 _MAX_CALLERS = 10_000
@@ -29,6 +30,7 @@ class Caller:
     identity: Identity
     limiter: Limiter | None
     admin: bool
+    payer: Payer | None = None
 
     @property
     def name(self) -> str:
@@ -51,7 +53,7 @@ class Keyring:
     def __init__(self, config: Gateway, limiter: LimiterMaker) -> None:
         self._limiter = limiter
         static = {_digest_of(key): _identity(key) for key in config.keys}
-        self.access = _access(config, static)
+        self.access = _access(config)
         self._callers: dict[str, Caller] = {}
         self._by_digest = {digest: self._caller(identity) for digest, identity in static.items()}
         self._anyone = Caller(ANONYMOUS, None, admin=True)
@@ -66,7 +68,7 @@ class Keyring:
             return self._anyone
         try:
             secret = pick_credential(authorization, api_key)
-            if secret is not None:
+            if secret is not None and self._by_digest:
                 # By digest: an attacker cannot steer a digest byte by byte, so the look-up's timing says nothing.
                 caller = self._by_digest.get(hashlib.sha256(secret).digest())
                 if caller is not None:
@@ -123,12 +125,12 @@ def refused(denied: Denied, message: str | None = None, param: str | None = None
     )
 
 
-def _access(config: Gateway, static: dict[bytes, Identity]) -> Access | None:
+def _access(config: Gateway) -> Access | None:
     if config.access is None:
         return None
     from llmops.gateway.access.access import Access
 
-    return Access(config.access, static)
+    return Access(config.access)
 
 
 def read_secret(env: str | None, file: Path | None, whose: str) -> str | None:

@@ -87,7 +87,7 @@ class Site:
         self.cache = exact_cache(config)
         self.account: Account | None = before.account if before is not None else None
         if self.account is None and config.money is not None:
-            self.account = Account.open(config.money, self.prices)
+            self.account = Account.open(config.money, self.prices, single=shared is None)
         kept = same.replica_account if same is not None else None
         self.replica_account: ReplicaAccount | None = kept or replica_account(config, self.account)
         self._inherited = (self.hub if same is not None else None, kept)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from llmops.errors import MachineError
 from llmops.gateway.money import BudgetExceeded, LedgerFullError, Outcome, Payer, Purchase, prompt_bound
@@ -34,7 +35,7 @@ async def reserve(call: Call, target: Target) -> None:
     purchase = purchase_of(target, call.ask.model, call.model_sent)
     asked = call.ask.fields.get("service_tier")
     if asked is not None and bytes(asked) in _DEARER:
-        purchase = replace(purchase, tier=bytes(asked).decode().strip('"'))
+        purchase = msgspec.structs.replace(purchase, tier=bytes(asked).decode().strip('"'))
     try:
         held = call.reservation
         if held is not None:
@@ -86,8 +87,11 @@ def cached(call: Call, entry: Entry) -> None:
 
 def payer_of(call: Call) -> Payer:
     """Who pays for a call."""
-    identity = call.caller.identity
-    return Payer(identity.tenant, identity.team, identity.key)
+    caller = call.caller
+    if caller.payer is None:
+        identity = caller.identity
+        caller.payer = Payer(identity.tenant, identity.team, identity.key)
+    return caller.payer
 
 
 def purchase_of(target: Target, model: str, model_sent: str) -> Purchase:
@@ -102,13 +106,14 @@ def output_bound(call: Call) -> int:
     if call.request.surface.name in ("embeddings", "count_tokens"):
         return 0
     ask = call.ask
+    limit = UNSTATED_OUTPUT
     for name in _LIMITS:
-        limit = ask.value(name)
-        if isinstance(limit, int) and limit >= 0:
-            break
-    else:
-        limit = UNSTATED_OUTPUT
-    answers = ask.value("n")
+        if name in ask.fields:
+            said = ask.value(name)
+            if isinstance(said, int) and said >= 0:
+                limit = said
+                break
+    answers = ask.value("n") if "n" in ask.fields else 1
     return limit * (answers if isinstance(answers, int) and answers > 0 else 1)
 
 

@@ -557,3 +557,22 @@ def test_rolling_up_changes_no_sum(tmp_path_factory, rows, before):
         pass
     assert sum(value[0] for value in sums().values()) == len(rows) + 1
     store.close()
+
+
+def test_one_that_was_alone_lets_another_in(tmp_path):
+    """Alone, a worker keeps the lock of the budgets' file; with another one both are bound by the same counters."""
+    config = MoneyConfig(directory=tmp_path, budgets=(BudgetConfig(name="all", usd=Decimal("0.003"), period="total"),))
+    first = Account.open(config, DOLLAR_BOOK, single=True)
+    held = first.reserve("a", WEB, M, 1000, 0)
+    assert first.budgets.counters._lock.kept
+    second = Account.open(config, DOLLAR_BOOK, start=False)
+    assert not first.budgets.counters._lock.kept
+    spent = second.reserve("b", WEB, M, 1000, 0)
+    with pytest.raises(BudgetExceeded):
+        second.reserve("c", WEB, M, 2000, 0)
+    with pytest.raises(BudgetExceeded):
+        first.reserve("d", WEB, M, 2000, 0)
+    first.settle(held, Usage(1000, 0), OK)
+    second.settle(spent, Usage(1000, 0), OK)
+    second.close()
+    first.close()

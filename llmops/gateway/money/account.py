@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -61,11 +60,12 @@ class Account:
         now: Callable[[], float] = time.time,
         store: Store | None = None,
         start: bool = True,
+        single: bool = False,
     ) -> Account:
         """Open the books in this process.
 
         The first process finds the spools of those that were killed and makes the budget counters anew from the
-        ledger; later ones join.
+        ledger; later ones join. ``single`` expects none: as long as none comes, budgets cost no system calls.
 
         Raises:
             MachineError: The directory cannot be written, or the disk is full.
@@ -90,8 +90,12 @@ class Account:
             ledger.recover()
             if alone:
                 budgets.rebuild(lambda since: spent_since(database, since))
+            if not alone:
+                budgets.counters.come()
+            elif single and start:
+                budgets.counters.alone()
         if start:
-            ledger.start()
+            ledger.start(budgets.counters.look)
         return account
 
     # ---- one request ----
@@ -147,7 +151,7 @@ class Account:
         reservation.open = False
         rates = reservation.rates
         if usage.service_tier != reservation.purchase.tier:  # it was processed otherwise than asked
-            rates = self.rates(replace(reservation.purchase, tier=usage.service_tier))
+            rates = self.rates(msgspec.structs.replace(reservation.purchase, tier=usage.service_tier))
         if isinstance(rates, str):
             amount, source = None, rates
         else:

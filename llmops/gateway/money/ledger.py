@@ -31,6 +31,7 @@ from llmops.units import MIB
 BATCH: Final = 2000
 RECOVER_EVERY_S: Final = 5.0
 ROLL_UP_EVERY_S: Final = 60.0
+_TICK_S: Final = 0.25
 _ADMITTED: Final = b"A"
 _SETTLED: Final = b"S"
 _log = logging.getLogger(__name__)
@@ -175,8 +176,9 @@ class Ledger:
 
     # ---- the thread ----
 
-    def start(self) -> None:
-        """Begin moving rows."""
+    def start(self, beside: Callable[[], None] = lambda: None) -> None:
+        """Begin moving rows; ``beside`` is called in each round, several times a second."""
+        self._beside = beside
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
@@ -273,7 +275,7 @@ class Ledger:
         segment.flushed = position
 
     def _run(self) -> None:
-        while not self._stop.wait(self._flush_s):
+        while not self._wait():
             try:
                 self.flush()
                 self._maintain()
@@ -285,6 +287,15 @@ class Ledger:
             else:
                 self.health.last_error = ""
             self.health.lag_bytes = self._segment.end - self._segment.flushed + len(self._full) * self._segment_bytes
+
+    def _wait(self) -> bool:
+        """Until it is time to move rows; True when there is an end."""
+        until = time.monotonic() + self._flush_s
+        while (left := until - time.monotonic()) > 0:
+            if self._stop.wait(min(left, _TICK_S)):
+                return True
+            self._beside()
+        return self._stop.is_set()
 
     def _maintain(self) -> None:
         now = time.monotonic()

@@ -7,6 +7,7 @@ A quarter of an hour is the largest unit into which the midnights of all time zo
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -59,13 +60,23 @@ create table if not exists sums (
   primary key (bucket, {", ".join(DIMENSIONS)})
 ) strict, without rowid;
 """
-_INSERT: Final = (
-    f"insert into entries ({', '.join(COLUMNS)}) values ({', '.join('?' * len(COLUMNS))}) "
-    "on conflict (request_id) do update set "
-    + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "request_id")
-    # Only a bill replaces the mark of a request that was thought lost; a bill is never replaced.
-    + " where entries.state = 'in_flight' and excluded.state = 'settled'"
-)
+# So many rows in a statement: between two statements this thread and the event loop's hand the interpreter to each other.
+_AT_ONCE: Final = 100
+
+
+def _insert(rows: int) -> str:
+    return (
+        f"insert into entries ({', '.join(COLUMNS)}) values "
+        + ", ".join([f"({', '.join('?' * len(COLUMNS))})"] * rows)
+        + " on conflict (request_id) do update set "
+        + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "request_id")
+        # Only a bill replaces the mark of a request that was thought lost; a bill is never replaced.
+        + " where entries.state = 'in_flight' and excluded.state = 'settled'"
+    )
+
+
+_INSERT: Final = _insert(1)
+_INSERT_MANY: Final = _insert(_AT_ONCE)
 _ROLL_UP: Final = (
     f"insert into sums select cast(at / {BUCKET_S} as integer), {', '.join(DIMENSIONS)}, {', '.join(_SUMMED)} "
     f"from entries where at >= ?1 and at < ?2 group by 1, {', '.join(DIMENSIONS)} "
@@ -125,7 +136,11 @@ class SqliteStore:
         """Add rows in one transaction; those that are there already are left as they are."""
         self._db.execute("begin immediate")
         try:
-            self._db.executemany(_INSERT, map(msgspec.structs.astuple, entries))
+            many = len(entries) // _AT_ONCE * _AT_ONCE
+            for start in range(0, many, _AT_ONCE):
+                values = map(msgspec.structs.astuple, entries[start : start + _AT_ONCE])
+                self._db.execute(_INSERT_MANY, list(itertools.chain.from_iterable(values)))
+            self._db.executemany(_INSERT, map(msgspec.structs.astuple, entries[many:]))
         except BaseException:
             self._db.execute("rollback")
             raise

@@ -1,16 +1,18 @@
-"""Values of a request between admission and its row: who pays, what is bought, how it ended."""
+"""Values of a request between admission and its row: who pays, what is bought, how it ended.
+
+msgspec structs and not dataclasses: several are made for every request.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from llmops.gateway.money.budgets import Budgets
 from llmops.gateway.money.counters import Claim
 from llmops.gateway.money.rates import Rates
 
 
-@dataclass(frozen=True, slots=True)
-class Payer:
+class Payer(msgspec.Struct, frozen=True, gc=False):
     """Who pays."""
 
     tenant: str
@@ -18,8 +20,7 @@ class Payer:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Purchase:
+class Purchase(msgspec.Struct, frozen=True, gc=False):
     """What is bought: the caller's name of the model, and who serves which one for it.
 
     Attributes:
@@ -37,8 +38,7 @@ class Purchase:
     tier: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How a request ended."""
 
     status: int
@@ -46,8 +46,7 @@ class Outcome:
     ttft_ms: float | None = None
 
 
-@dataclass(slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, eq=False):
     """A request between admission and its row."""
 
     request_id: str
@@ -60,11 +59,10 @@ class Reservation:
     nano: int
     rates: Rates | str
     budgets: Budgets
-    open: bool = field(default=True)
+    open: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True, gc=False):
     """What a request cost. ``amount_pico`` is None where the price is unknown, for the stated ``source``."""
 
     amount_pico: int | None
