@@ -125,6 +125,9 @@ def _said(a: Level, b: Level) -> str:
 
 
 def _add_pair(pairs: dict[str, list[tuple[float, float]]], a: Level, b: Level) -> None:
+    """One more observation of each metric, unless one of the two runs says nothing about its server."""
+    if a.validity.spoiled or b.validity.spoiled:
+        return
     for name, values in pairs.items():
         old, new = getattr(a.metrics, name), getattr(b.metrics, name)
         if old is not None and new is not None and old.percentiles["p50"] > 0 and new.percentiles["p50"] > 0:
@@ -147,6 +150,8 @@ def _judge(
     if invalid:
         reasons = next(level.validity.reasons for level in levels if not level.validity.valid)
         notes.append(f"{invalid} of {len(levels)} runs are INVALID on their own: {reasons[0]}")
+    if useless:
+        notes.append(f"{useless} of them say nothing about their server, and are in no figure with their neighbours")
     if useless * 2 > len(levels):
         verdict = "INCONCLUSIVE"
     failed = sum(level.counts.failed for level in levels)
