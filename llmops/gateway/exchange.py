@@ -133,6 +133,13 @@ class Exchange:
                 return value
         return None
 
+    def request_id(self) -> bytes:
+        """What the server calls this request, in either of the usual headers."""
+        for key, value in self.headers:
+            if key in (b"x-request-id", b"request-id"):
+                return value
+        return b""
+
     async def _wait(self, need: int) -> None:
         self._need = need
         self._waiter = waiter = self._pool.loop.create_future()

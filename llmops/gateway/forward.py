@@ -272,7 +272,7 @@ async def _read_whole(
         answer = await exchange.whole()
     except TransferError as error:
         raise _transfer_failure(provider.name, error) from None
-    call.upstream_id = exchange.header(b"x-request-id") or exchange.header(b"request-id") or b""
+    call.upstream_id = exchange.request_id()
     if exchange.status != 200:
         after = parse_retry_after(exchange.header(b"retry-after"))
         raise failure_of(exchange.status, answer, after, own_key=provider.own_key)
@@ -299,7 +299,7 @@ async def _begin_stream(call: Call, exchange: Exchange, lens: Lens) -> Live:
         exchange.abort()
         raise failure
     exchange.deadline_ns = 0  # a stream may take as long as it flows
-    call.upstream_id = exchange.header(b"x-request-id") or exchange.header(b"request-id") or b""
+    call.upstream_id = exchange.request_id()
     call.first_ns = time.monotonic_ns()
     return Live(exchange, lens, b"".join(held))
 

@@ -37,16 +37,19 @@ async def serve(site: Site, request: Request, reply: Reply) -> None:
     try:
         await authenticate(call)
         route(call)
-        await guard(call)
+        if call.route.guard is not None:
+            await guard(call)
         await admit(call)
-        if not await look(call) and not await look_alike(call):
+        found = site.cache is not None and await look(call)
+        if not found and (call.route.semantic is None or not await look_alike(call)):
             answer = count_here(call) or await forward(call)
             if isinstance(answer, Live):
                 await relay(call, answer)
             else:
                 deliver(call, answer)
                 keep_alike(call, answer.body)
-                await keep(call, answer.body)
+                if call.flight is not None:
+                    await keep(call, answer.body)
     except Refusal as refusal:
         refuse(call, refusal)
     except asyncio.CancelledError:
@@ -60,7 +63,6 @@ async def serve(site: Site, request: Request, reply: Reply) -> None:
             give_up(call)
         settle(call)
         reply.settled()
-        reply.on_gone = None
         reply.on_gone = None
 
 
