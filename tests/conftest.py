@@ -138,6 +138,12 @@ def ray_environment(llmops, model_cache) -> dict[str, str]:
     return installed("ray", llmops, model_cache)
 
 
+@pytest.fixture(scope="session")
+def triton_environment(llmops, model_cache) -> dict[str, str]:
+    """Triton with its Python backend, likewise."""
+    return installed("triton", llmops, model_cache)
+
+
 def installed(engine: str, llmops, model_cache) -> dict[str, str]:
     """The variables with which llmops finds an engine's environment, which is made when it is not there."""
     root = Path(os.environ.get("LLMOPS_ENGINES_DIR") or model_cache / "engines")

@@ -5,12 +5,16 @@ Each function breaks one thing and lets the library say what it says. Nothing he
 
 import http.server
 import json
+import os
 import resource
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 from pathlib import Path
+
+NOT_ALLOWED = 77  # the exit code where mounting, or making a control group, is refused
 
 
 def _copy(model: Path, work: Path, config: dict | None = None, drop: tuple[str, ...] = ()) -> Path:
@@ -93,6 +97,44 @@ def disk_is_full(model, _work):
     with open("/dev/full", "wb", buffering=0) as file:  # noqa: PTH123 - unbuffered, as libraries write
         file.writelines(value.numpy().tobytes() for value in state.values())
     torch.save(state, "/dev/full")
+
+
+def small_tmpfs(model, work):
+    small = work / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", small], check=False).returncode:
+        sys.exit(NOT_ALLOWED)
+    try:
+        _load(model).save_pretrained(small)
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def memory_cgroup(_model, _work):
+    """A container's memory limit: the kernel ends the process, and its log says so."""
+    try:
+        group, limit, unlimited = _cgroup(f"llmops-{os.getpid()}")
+        limit.write_text(str(400 * 2**20))
+    except OSError:
+        sys.exit(NOT_ALLOWED)
+    shell = f"echo $$ > {group}/cgroup.procs; {sys.executable} -c 'import torch; torch.ones(2**29)'; echo exit code $?"
+    try:
+        subprocess.run(["bash", "-c", shell], check=True)
+    finally:
+        limit.write_text(unlimited)
+        group.rmdir()
+    kernel = subprocess.run(["dmesg"], check=True, capture_output=True, text=True).stdout.splitlines()
+    print(*(line for line in kernel[-60:] if "oom" in line.lower() or "Killed process" in line), sep="\n", flush=True)
+    sys.exit(137)
+
+
+def _cgroup(name):
+    old = Path("/sys/fs/cgroup/memory")
+    group = (old if old.is_dir() else old.parent) / name
+    group.mkdir()
+    if old.is_dir():
+        return group, group / "memory.limit_in_bytes", "-1"
+    return group, group / "memory.max", "max"
 
 
 def memory_limit(_model, _work):
@@ -202,7 +244,6 @@ def key_is_wrong(_model, _work):
 
 
 def _die(_item):
-    import os
     import signal
 
     os.kill(os.getpid(), signal.SIGKILL)
