@@ -144,19 +144,10 @@ def _judge(
     limit = specs[0].max_regression
     changes = tuple(c for name, seen in pairs.items() if (c := compare.by_pairs(name, seen, limit)) is not None)
     invalid = sum(not level.validity.valid for level in levels)
-    useless = sum(level.validity.spoiled for level in levels)
-    verdict = compare.overall(changes)
-    notes = []
-    if invalid:
-        reasons = next(level.validity.reasons for level in levels if not level.validity.valid)
-        notes.append(f"{invalid} of {len(levels)} runs are INVALID on their own: {reasons[0]}")
-    if useless:
-        notes.append(f"{useless} of them say nothing about their server, and are in no figure with their neighbours")
-    if useless * 2 > len(levels):
-        verdict = "INCONCLUSIVE"
     failed = sum(level.counts.failed for level in levels)
-    if failed:
-        notes.append(f"{failed} requests failed and are in no figure")
+    mostly_useless = sum(level.validity.spoiled for level in levels) * 2 > len(levels)
+    verdict: Verdict = "INCONCLUSIVE" if mostly_useless else compare.overall(changes)
+    notes = _notes(levels, invalid, failed)
     found = compare.findings(changes, "B against A") + [Finding("invalid-run", "warning", note) for note in notes]
     return CompareReport(
         ok=verdict == "PASS" and interrupted is None,
@@ -176,6 +167,20 @@ def _judge(
         host=platform.node(),
         interrupted=interrupted,
     )
+
+
+def _notes(levels: list[Level], invalid: int, failed: int) -> list[str]:
+    """What to know about the runs."""
+    notes = []
+    if invalid:
+        reasons = next(level.validity.reasons for level in levels if not level.validity.valid)
+        notes.append(f"{invalid} of {len(levels)} runs are INVALID on their own: {reasons[0]}")
+    useless = sum(level.validity.spoiled for level in levels)
+    if useless:
+        notes.append(f"{useless} of them say nothing about their server, and are in no figure with their neighbours")
+    if failed:
+        notes.append(f"{failed} requests failed and are in no figure")
+    return notes
 
 
 def compare_files(a: str, b: str, max_regression: float) -> CompareReport:

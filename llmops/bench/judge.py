@@ -132,14 +132,10 @@ def report(
     lengths = {"input": list(spec.input_tokens), "output": list(spec.output_tokens)}
     comparison = None
     if baseline is not None:
-        changes = compare.by_blocks(baseline["blocks"], picked.blocks, spec.max_regression)
-        sound = picked.validity.valid and baseline["validity"]["valid"]
-        verdicts.append(compare.overall(changes) if sound else "INCONCLUSIVE")
-        findings += compare.findings(changes, f"against {spec.baseline}")
-        mine = {"model": session.endpoint.model, "api": spec.api, "lengths": lengths}
-        notes = compare.differences(baseline, picked.data() | mine)
-        findings += [Finding("comparison", "note", note) for note in notes]
-        comparison = {"baseline": str(spec.baseline), "verdict": verdicts[-1], "changes": changes, "notes": notes}
+        comparison = _against(baseline, picked, session, lengths)
+        verdicts.append(comparison["verdict"])
+        findings += compare.findings(comparison["changes"], f"against {spec.baseline}")
+        findings += [Finding("comparison", "note", note) for note in comparison["notes"]]
     wanted = gates or not spec.allow_invalid
     verdict: slo.Verdict = "FAIL" if "FAIL" in verdicts else "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts else "PASS"
     answered = any(level.counts.ok for level in levels)
@@ -165,6 +161,20 @@ def report(
         interrupted=session.interrupted,
         allow_invalid=spec.allow_invalid,
     )
+
+
+def _against(baseline: dict[str, Any], picked: Level, session: Session, lengths: dict[str, Any]) -> dict[str, Any]:
+    """The chosen level against an earlier report; undecided where either run is invalid."""
+    spec = session.spec
+    changes = compare.by_blocks(baseline["blocks"], picked.blocks, spec.max_regression)
+    sound = picked.validity.valid and baseline["validity"]["valid"]
+    mine = {"model": session.endpoint.model, "api": spec.api, "lengths": lengths}
+    return {
+        "baseline": str(spec.baseline),
+        "verdict": compare.overall(changes) if sound else "INCONCLUSIVE",
+        "changes": changes,
+        "notes": compare.differences(baseline, picked.data() | mine),
+    }
 
 
 def _command(headers: tuple[str, ...]) -> str:

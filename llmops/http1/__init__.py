@@ -5,8 +5,10 @@ callbacks that carry the monotonic nanosecond at which the bytes reached this pr
 JSON here: the caller owns those.
 """
 
-from llmops.http1.connection import Connection, Limits, Receiver, connect
+from llmops.http1.connection import Connection
 from llmops.http1.errors import TransferError, TransferKind
+from llmops.http1.opening import connect
+from llmops.http1.receiver import Limits, Receiver
 from llmops.http1.request import Origin, request_head, with_body
 from llmops.http1.sse import EventSplitter, EventTooLargeError, event_data, event_type
 from llmops.http1.sweep import Sweep, Timeouts

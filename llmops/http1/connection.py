@@ -3,58 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import httptools
 
-from llmops.http1.errors import TransferError, TransferKind
+from llmops.http1.errors import TransferError
+from llmops.http1.receiver import Headers, Limits, Receiver
 from llmops.http1.request import Origin
 
-Headers = list[tuple[bytes, bytes]]
-_KIND_OF_OS_ERROR: Final[tuple[tuple[type[OSError], TransferKind], ...]] = (
-    (ssl.SSLError, "tls"),
-    (ConnectionRefusedError, "refused"),
-    (ConnectionResetError, "reset"),
-    (BrokenPipeError, "reset"),
-    (TimeoutError, "connect-timeout"),
-)
 # A server that lets a kept connection go does so before it has seen the request, so its end comes within a round trip.
 # One that closes later had the request, and may have worked on it.
 _RACE_NS: Final = 1_000_000_000
-
-
-class Receiver(Protocol):
-    """Takes one answer. After ``head`` and any ``body`` exactly one of ``end`` and ``fail`` comes, once, as the last.
-
-    ``at_ns`` is ``time.monotonic_ns()`` at the top of the read that brought the bytes. When ``end`` is called the
-    connection is free again, so it may be used or handed on right there.
-    """
-
-    def head(self, status: int, headers: Headers, at_ns: int) -> None:
-        """The final status and headers (names in lower case); informational answers are skipped."""
-
-    def body(self, data: bytes, at_ns: int) -> None:
-        """Decoded body bytes, as the reads and chunks cut them."""
-
-    def end(self, at_ns: int) -> None:
-        """The answer is whole."""
-
-    def fail(self, error: TransferError) -> None:
-        """The answer will not become whole; the connection is closed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Sizes at which an answer is refused. ``max_body_bytes`` None: no limit."""
-
-    max_head_bytes: int = 64 * 1024
-    max_body_bytes: int | None = None
 
 
 class Connection(asyncio.Protocol):
@@ -326,59 +288,3 @@ class Connection(asyncio.Protocol):
         if exc is not None:
             return TransferError("reset", f"the connection broke inside the answer: {exc}")
         return TransferError("cut", "the server closed the connection inside the answer")
-
-
-async def connect(
-    origin: Origin,
-    *,
-    ssl_context: ssl.SSLContext | None = None,
-    server_name: str | None = None,
-    timeout_s: float = 10.0,
-    limits: Limits | None = None,
-) -> Connection:
-    """Open a connection, TLS included.
-
-    Args:
-        origin: Where to.
-        ssl_context: For https; ``ssl.create_default_context()`` when None. Share one, so that sessions are resumed.
-        server_name: Name for SNI and the certificate, when it is not the origin's host.
-        timeout_s: For name lookup, TCP and TLS together.
-        limits: Sizes at which answers are refused.
-
-    Raises:
-        TransferError: It could not be opened. Nothing was sent, so the caller may try again.
-    """
-    context = (ssl_context or ssl.create_default_context()) if origin.secure else None
-    try:
-        async with asyncio.timeout(timeout_s):
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(origin, limits),
-                origin.host,
-                origin.port,
-                ssl=context,
-                server_hostname=(server_name or origin.host) if context else None,
-            )
-    except OSError as error:
-        raise _connect_error(origin, error, timeout_s) from error
-    return connection
-
-
-def _connect_error(origin: Origin, error: OSError, timeout_s: float) -> TransferError:
-    import socket
-
-    where = origin.authority
-    if isinstance(error, socket.gaierror):
-        return TransferError("dns", f"the name {origin.host!r} cannot be resolved")
-    kind: TransferKind = "unreachable"
-    for known, word in _KIND_OF_OS_ERROR:
-        if isinstance(error, known):
-            kind = word
-            break
-    if kind == "connect-timeout":
-        return TransferError(kind, f"no connection to {where} within {timeout_s:g} s")
-    if kind == "refused":
-        return TransferError(kind, f"cannot connect to {where}: nothing listens there")
-    reason = getattr(error, "verify_message", "") or error.strerror or str(error)
-    with contextlib.suppress(AttributeError):
-        reason = error.reason if kind == "tls" and not reason else reason  # type: ignore[attr-defined]  # SSLError's
-    return TransferError(kind, f"cannot connect to {where}: {reason}")
