@@ -180,8 +180,8 @@ class Exchange:
         self.chunks.append(data)
         if self._need != 3:
             self._size += len(data)
-            if self._size > _HIGH_WATER and self.connection is not None:
-                self.connection.pause()
+            if self._size > _HIGH_WATER:
+                self.pause()
             if self._need == 2:
                 self._wake()
 

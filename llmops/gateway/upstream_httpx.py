@@ -12,7 +12,29 @@ from llmops.gateway.upstream import Pool, PoolOptions
 from llmops.http1 import Origin, TransferError, TransferKind
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
+
+
+class _IdleError(Exception):
+    """An answer stalled."""
+
+
+class TaskExchange(Exchange):
+    """An exchange whose answer is read by a task: pausing stops the task before its next read."""
+
+    def __init__(self, pool: Pool, deadline_ns: int) -> None:
+        super().__init__(pool, b"", deadline_ns)
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+
+    def pause(self) -> None:
+        """See ``Exchange``."""
+        self.flowing.clear()
+
+    def resume(self) -> None:
+        """See ``Exchange``."""
+        self.flowing.set()
 
 
 class HttpxPool(Pool):
@@ -37,7 +59,7 @@ class HttpxPool(Pool):
 
     async def send(self, head: bytes, body: bytes, deadline_ns: int = 0) -> Exchange:
         """See ``Pool.send``; the answer is read by a task of its own."""
-        exchange = Exchange(self, b"", deadline_ns)
+        exchange = TaskExchange(self, deadline_ns)
         exchange.sent_ns = time.monotonic_ns()
         self.busy.add(exchange)
         task = self.loop.create_task(self._run(exchange, head, body))
@@ -46,7 +68,7 @@ class HttpxPool(Pool):
         task.add_done_callback(self._tasks.discard)
         return exchange
 
-    async def _run(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+    async def _run(self, exchange: TaskExchange, head: bytes, body: bytes) -> None:
         import httpx
 
         first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
@@ -56,18 +78,32 @@ class HttpxPool(Pool):
         left = (exchange.deadline_ns - time.monotonic_ns()) / 1e9 if exchange.deadline_ns else None
         try:
             async with (
-                asyncio.timeout(left),
+                asyncio.timeout(left) as limit,
                 self._client.stream(method, url, content=body, headers=headers) as answer,  # type: ignore[arg-type]  # pairs
             ):
                 raw = [(name.lower(), value) for name, value in answer.headers.raw]
                 exchange.head(answer.status_code, raw, time.monotonic_ns())
-                async for data in answer.aiter_raw():
+                pieces = answer.aiter_raw()
+                while (data := await self._next(pieces)) is not None:
                     exchange.body(data, time.monotonic_ns())
+                    if not exchange.deadline_ns:  # a stream that has begun may take as long as it flows
+                        limit.reschedule(None)
+                    await exchange.flowing.wait()
             exchange.end(time.monotonic_ns())
         except httpx.HTTPError as error:
             exchange.fail(TransferError(_kind(error), f"{type(error).__name__} from {self.origin.authority}"))
+        except _IdleError:
+            exchange.fail(TransferError("idle-timeout", f"{self.origin.authority} stopped in the middle of its answer"))
         except TimeoutError:
             exchange.fail(TransferError("total-timeout", "the request's deadline passed"))
+
+    async def _next(self, pieces: AsyncIterator[bytes]) -> bytes | None:
+        """The next piece of a body, None at its end."""
+        try:
+            async with asyncio.timeout(self.options.timeouts.idle_s):
+                return await anext(pieces, None)
+        except TimeoutError:
+            raise _IdleError from None
 
 
 def _kind(error: Exception) -> TransferKind:

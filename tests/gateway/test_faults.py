@@ -19,10 +19,18 @@ from llmops.gateway.dialects.native_stream import AnthropicLens, OpenAILens
 
 HELLO = {"messages": [{"role": "user", "content": "hi"}]}
 CONFIG = """
-providers: {{up: {{base_url: "{url}/v1", prices_as: openai, timeouts: {{first_byte_s: 3, idle_s: 1}}}}}}
+providers:
+  up: {{base_url: "{url}/v1", prices_as: openai, timeouts: {{first_byte_s: 3, idle_s: 1}}}}
+  by-httpx: {{base_url: "{url}/v1", http: httpx, timeouts: {{first_byte_s: 3, idle_s: 1}}}}
 retry: {{attempts: 1}}
 breaker: {{failures: 100000, min_requests: 1000000}}
-routes: [{{match: "*", targets: [{{provider: up}}]}}]
+routes:
+  - {{match: httpx-flood, targets: [{{provider: by-httpx, model: flood}}]}}
+  - {{match: httpx-forever, targets: [{{provider: by-httpx, model: forever}}]}}
+  - {{match: httpx-cut-in-chunk, targets: [{{provider: by-httpx, model: cut-in-chunk}}]}}
+  - {{match: httpx-stalled-body, targets: [{{provider: by-httpx, model: stalled-body}}]}}
+  - {{match: httpx-garbage, targets: [{{provider: by-httpx, model: garbage}}]}}
+  - {{match: "*", targets: [{{provider: up}}]}}
 """
 
 
@@ -110,7 +118,7 @@ def ask(site, model, stream=False):
     "model",
     [
         "cut-in-head", "cut-in-body", "cut-in-chunk", "no-answer", "reset", "garbage", "huge-head", "two-lengths",
-        "both-lengths",
+        "both-lengths", "httpx-cut-in-chunk", "httpx-garbage",
     ],
 )  # fmt: skip
 def test_a_broken_answer_is_a_502_and_nothing_else(site, model, stream):
@@ -120,8 +128,9 @@ def test_a_broken_answer_is_a_502_and_nothing_else(site, model, stream):
     assert ask(site, "good").json()["choices"][0]["message"]["content"] == OPENAI_TEXT
 
 
-def test_a_stalled_body_is_a_504(site):
-    assert ask(site, "stalled-body").status_code == 504
+@pytest.mark.parametrize("model", ["stalled-body", "httpx-stalled-body"])
+def test_a_stalled_body_is_a_504(site, model):
+    assert ask(site, model).status_code == 504
 
 
 def test_a_slow_drip_and_a_close_delimited_body_are_whole_answers(site):
@@ -154,15 +163,16 @@ def raw_request(url: str, model: str, stream: bool = True) -> socket.socket:
     return made
 
 
-def test_a_caller_that_leaves_stops_the_generation_and_is_accounted(site):
+@pytest.mark.parametrize(("model", "label"), [("forever", "*"), ("httpx-forever", "httpx-forever")])
+def test_a_caller_that_leaves_stops_the_generation_and_is_accounted(site, model, label):
     running, up = site
     before = up.state.get("aborted", 0)
-    estimated = metric(running.metrics(), 'llm_estimated_requests_total{model="*"}')
-    client = raw_request(running.url, "forever")
+    estimated = metric(running.metrics(), f'llm_estimated_requests_total{{model="{label}"}}')
+    client = raw_request(running.url, model)
     assert b"more" in client.recv(65536)
     client.close()
     wait_until(lambda: up.state.get("aborted", 0) == before + 1, what="the upstream is aborted")
-    wait_until(lambda: metric(running.metrics(), 'llm_estimated_requests_total{model="*"}') == estimated + 1)
+    wait_until(lambda: metric(running.metrics(), f'llm_estimated_requests_total{{model="{label}"}}') == estimated + 1)
     assert metric(running.metrics(), 'llm_client_disconnects_total{when="streaming"}') >= 1
 
 
@@ -174,11 +184,13 @@ def test_a_caller_that_leaves_before_a_local_answer_cancels_it(site):
     wait_until(lambda: up.state.get("cancelled", False), what="the local server's work is cancelled")
 
 
-def test_a_slow_reader_holds_the_upstream_back(site):
+@pytest.mark.parametrize("model", ["flood", "httpx-flood"])
+def test_a_slow_reader_holds_the_upstream_back(site, model):
     """Back-pressure: what a caller does not read is not read from the upstream, so memory stays flat."""
     running, up = site
     before = psutil.Process(running.process.pid).memory_info().rss
-    client = raw_request(running.url, "flood")
+    up.state["flooded"] = 0
+    client = raw_request(running.url, model)
     client.recv(1000)
     seen, still = -1, 0
     deadline = time.monotonic() + 15
