@@ -403,6 +403,25 @@ def test_marks_without_a_place_are_named(oai, ant):
     assert "x-llmops-dropped" not in same.headers
 
 
+def test_a_callers_words_cannot_leave_their_header(matrix_site):
+    """Names of fields are the caller's, and go into a header: they must not end it."""
+    import httpx
+
+    url, key = matrix_site[0].url, {"authorization": "Bearer sk-client-0123456789", "x-api-key": "sk-client-0123456789"}
+    evil = "a\r\nx-evil: 1\r\n\r\n{}" + "\u00e9\u4f60" + "x" * 500
+    bodies = (
+        ("/v1/chat/completions", {"model": "dropping", "messages": HELLO, evil: 1}),
+        ("/v1/messages", {"model": "openai-model", "max_tokens": 9, "messages": HELLO, "metadata": {evil: 1}}),
+        ("/v1/responses", {"model": "gemini-model", "input": "hi", "text": {evil: 1}}),
+    )
+    for path, body in bodies:
+        answer = httpx.post(url + path, json=body, headers=key, timeout=10)
+        assert answer.status_code == 200, answer.text
+        assert "x-evil" not in answer.headers
+        assert "x-evil: 1" in answer.headers["x-llmops-dropped"]
+        assert len(answer.headers["x-llmops-dropped"]) < 200
+
+
 def test_what_one_target_cannot_say_another_may(oai):
     raw = oai.chat.completions.with_raw_response.create(model="elsewhere", messages=HELLO, logit_bias={"5": -100})
     assert (raw.headers["x-llmops-target"], raw.headers["x-llmops-attempts"]) == ("openai/gpt-4o", "1")

@@ -27,6 +27,7 @@ HARMLESS: Final = frozenset(
 )
 # A header holds so many names; more than that is no news to anyone.
 _MOST_NAMES: Final = 24
+_LONGEST: Final = 80
 # Values that say what would happen anyway.
 _DEFAULTS: Final[dict[str, tuple[Any, ...]]] = {
     "n": (1,),
@@ -69,7 +70,12 @@ def settle(chat: Chat, lost: dict[str, Any], *, drop: bool, to: str) -> list[str
             code="untranslatable",
             param=serious[0],
         )
-    return list(dict.fromkeys([*chat.notes, *named]))[:_MOST_NAMES]
+    return list(dict.fromkeys(map(_shown, (*chat.notes, *named))))[:_MOST_NAMES]
+
+
+def _shown(name: str) -> str:
+    """A caller's own word in a header: one short line of plain characters, whatever it was, without our comma."""
+    return "".join(char if " " <= char <= "~" and char != "," else "?" for char in name[:_LONGEST])
 
 
 def note_unsaid(chat: Chat, to: str) -> None:
