@@ -16,7 +16,7 @@ from llmops.gateway.guard.canonical import canonical, views
 from llmops.gateway.guard.injection import RULES as INJECTION_RULES
 from llmops.gateway.guard.injection import judge
 from llmops.gateway.guard.quality import labelled, measure
-from llmops.gateway.guard.secret_rules import BY_PREFIX, MAYBE, PREFIXES, RULES, find, redact
+from llmops.gateway.guard.secret_rules import BY_PREFIX, PREFIXES, RULES, find, may_have, redact
 from llmops.gateway.guard.spans import may_have_untrusted, untrusted_spans
 
 RNG = random.Random(7)
@@ -148,14 +148,14 @@ def test_ordinary_text_has_no_secret():
 def test_the_quick_look_agrees_with_the_slow_one():
     for rule in RULES:
         for prefix in rule.prefixes:
-            assert MAYBE.search(prefix)
+            assert may_have(prefix)
             assert PREFIXES.fullmatch(prefix)
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_the_quick_look_misses_no_prefix(text):
-    assert PREFIXES.search(text) is None or MAYBE.search(text) is not None
+    assert PREFIXES.search(text) is None or may_have(text)
 
 
 REPEATS = {re._constants.MAX_REPEAT, re._constants.MIN_REPEAT, re._constants.POSSESSIVE_REPEAT}
@@ -327,6 +327,10 @@ UNTRUSTED = {
     ),
     "a document": chat({"role": "user", "content": [{"type": "document", "source": {"type": "text", "data": ATTACK}}]}),
     "a marked part": chat({"role": "user", "content": f"Summarise: <document>{ATTACK}</document>"}),
+    "a part marked in capitals": chat({"role": "user", "content": f"<Document>{ATTACK}</Document>"}),
+    "a tag as some writers escape it": chat({"role": "user", "content": f"<document>{ATTACK}</document>"}).replace(
+        b"<", b"\\u003c"
+    ),
     "a function's output": json.dumps(
         {"model": "m", "input": [{"type": "function_call_output", "call_id": "c", "output": ATTACK}]}
     ).encode(),

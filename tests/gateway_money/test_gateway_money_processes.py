@@ -109,7 +109,8 @@ def test_a_budget_holds_over_two_workers(tmp_path, provider):
         go(each)
     for each in workers:
         finish(each)
-    assert budget - Decimal("0.04") < usd(sum(provider.billed.values())) <= budget
+    # How much of it is used depends on how many were refused while others held their reservations.
+    assert budget / 2 < usd(sum(provider.billed.values())) <= budget
 
 
 def kill_and_compare(directory, provider, rounds, rng):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from llmops.gateway.guard.config import GuardConfig
 from llmops.gateway.guard.injection import NOTHING, Judgement, judge_all
-from llmops.gateway.guard.secret_rules import Hit, find, redact
+from llmops.gateway.guard.secret_rules import Hit, find, may_have, redact
 from llmops.gateway.guard.secret_stream import SecretStream
 from llmops.gateway.guard.spans import may_have_untrusted, untrusted_spans
 from llmops.gateway.guard.stream_events import StreamEvents
@@ -35,8 +36,7 @@ class Blocked(Exception):  # noqa: N818 - the answer "no", not a failure of the 
         self.found = found
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What a body looks like.
 
     Attributes:
@@ -58,6 +58,10 @@ class Guard:
     def __init__(self, config: GuardConfig) -> None:
         self.config = config
         self._max_bytes = int(config.max_prompt_mib * MIB)
+        # What every request asks for, out of the pydantic model, whose attributes cost ten times as much.
+        self._secrets_in, self._secrets_out = config.secrets_in != "off", config.secrets_out != "off"
+        self._injection = config.injection != "off"
+        self._max_messages = config.max_messages
         self._classifier: Classifier | None = None
         if config.classifier is not None:
             from llmops.gateway.guard.classifier import Classifier
@@ -66,7 +70,7 @@ class Guard:
 
     def slow(self, body: bytes) -> bool:
         """Whether ``request`` would ask the classifier, so that it belongs off the event loop."""
-        return self._classifier is not None and self.config.injection != "off" and may_have_untrusted(body)
+        return self._classifier is not None and self._injection and may_have_untrusted(body)
 
     @property
     def scans_streams(self) -> bool:
@@ -81,15 +85,16 @@ class Guard:
         """
         if len(body) > self._max_bytes:
             raise Blocked(413, "prompt_too_large", f"the request is larger than {self.config.max_prompt_mib:g} MiB")
-        most = self.config.max_messages
+        most = self._max_messages
         if len(body) > 8 * most and body.count(b'"role"') > most:  # no turn is shorter
             raise Blocked(413, "too_many_messages", f"the request has more than {most} messages")
-        hits = find(body) if self.config.secrets_in != "off" else []
+        hits = find(body) if self._secrets_in and may_have(body) else None
         judged = NOTHING
-        if self.config.injection != "off" and may_have_untrusted(body):
+        if self._injection and may_have_untrusted(body):
             judged = self._judge(untrusted_spans(body))
         if not hits and not judged.rules:
             return Verdict(body)
+        hits = hits or []
         return self._verdict(body, hits, judged)
 
     def response(self, body: bytes) -> Verdict:
@@ -98,11 +103,10 @@ class Guard:
         Raises:
             Blocked: It has a secret, and the configuration blocks those.
         """
-        action = self.config.secrets_out
-        hits = find(body) if action != "off" else []
+        hits = find(body) if self._secrets_out and may_have(body) else None
         if not hits:
             return Verdict(body)
-        found = _names(hits)
+        action, found = self.config.secrets_out, _names(hits)
         if action == "block":
             raise Blocked(
                 502, "secret_in_answer", f"the answer contained a secret ({found[0]}) and was held back", found

@@ -7,11 +7,11 @@ from typing import Final, Literal
 from llmops.gateway.guard.secret_rules import (
     BY_PREFIX,
     LONGEST,
-    MAYBE,
     PARTIAL,
     PREFIXES,
     Hit,
     find,
+    may_have,
     redact,
 )
 
@@ -49,7 +49,7 @@ class SecretStream:
     def _advance(self, text: str, *, final: bool) -> str:
         new = text.encode("utf-8", "surrogatepass")
         pending = self._carry + new
-        if not final and not self._carry and MAYBE.search(new) is None and not _partial(new):
+        if not final and not self._carry and not may_have(new) and not _partial(new):
             self._before = (self._before + new)[-_BOUNDARY:]
             return text
         whole = self._before + pending

@@ -76,29 +76,24 @@ class FileLock:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._mutex = threading.Lock()
-        self._kept = False
+        self.mutex = threading.Lock()
+        self.kept = False  # whether the file's lock is held all the time
 
     def keep(self) -> None:
         """Hold the file's lock from now on."""
         with self:
-            self._kept = True
+            self.kept = True
 
     def give_up(self) -> None:
         """Lock for each change again, as others need."""
-        with self._mutex:
-            if self._kept:
-                self._kept = False
+        with self.mutex:
+            if self.kept:
+                self.kept = False
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
-    @property
-    def kept(self) -> bool:
-        """Whether the file's lock is held all the time."""
-        return self._kept
-
     def __enter__(self) -> None:
-        self._mutex.acquire()
-        if self._kept:
+        self.mutex.acquire()
+        if self.kept:
             return
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,13 +101,13 @@ class FileLock:
             try:
                 self._wait()
             except BaseException:
-                self._mutex.release()
+                self.mutex.release()
                 raise
 
     def __exit__(self, *_: object) -> None:
-        if not self._kept:
+        if not self.kept:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self._mutex.release()
+        self.mutex.release()
 
     def _wait(self) -> None:
         """The lock is held for microseconds; a holder that was stopped must not stop everyone."""
@@ -185,35 +180,47 @@ class Counters:
 
     def reserve(self, claims: Sequence[Claim], nano: int) -> Claim | None:
         """Enter ``nano`` as reserved in all counters, or in none: then the first that it does not fit is returned."""
-        numbers = self._numbers
+        with self._lock.mutex:
+            if self._lock.kept:
+                return self._reserve(claims, nano)
         with self._lock:
-            for claim in claims:
-                at = claim.slot * _NUMBERS
-                if numbers[at + _PERIOD] != claim.period and self._current(claim) is None:
-                    continue
-                if claim.hard and numbers[at + _SPENT_AT] + numbers[at + _RESERVED] + nano > claim.limit:
-                    return claim
-            for claim in claims:
-                at = claim.slot * _NUMBERS
-                if numbers[at + _PERIOD] == claim.period:
-                    numbers[at + _RESERVED] += nano
+            return self._reserve(claims, nano)
+
+    def _reserve(self, claims: Sequence[Claim], nano: int) -> Claim | None:
+        numbers = self._numbers
+        for claim in claims:
+            at = claim.slot * _NUMBERS
+            if numbers[at + _PERIOD] != claim.period and self._current(claim) is None:
+                continue
+            if claim.hard and numbers[at + _SPENT_AT] + numbers[at + _RESERVED] + nano > claim.limit:
+                return claim
+        for claim in claims:
+            at = claim.slot * _NUMBERS
+            if numbers[at + _PERIOD] == claim.period:
+                numbers[at + _RESERVED] += nano
         return None
 
     def settle(self, claims: Sequence[Claim], reserved_nano: int, spent_nano: int) -> list[tuple[Claim, int, int]]:
         """Turn a reservation into spending. Returns (claim, index of a mark, spent) for each mark reached just now."""
+        with self._lock.mutex:
+            if self._lock.kept:
+                return self._settle(claims, reserved_nano, spent_nano)
+        with self._lock:
+            return self._settle(claims, reserved_nano, spent_nano)
+
+    def _settle(self, claims: Sequence[Claim], reserved_nano: int, spent_nano: int) -> list[tuple[Claim, int, int]]:
         reached: list[tuple[Claim, int, int]] = []
         numbers = self._numbers
-        with self._lock:
-            for claim in claims:
-                at = claim.slot * _NUMBERS
-                if numbers[at + _PERIOD] != claim.period:
-                    continue  # a new period has begun: it starts without this request
-                spent = numbers[at + _SPENT_AT] + spent_nano
-                numbers[at + _SPENT_AT] = spent
-                left = numbers[at + _RESERVED] - reserved_nano
-                numbers[at + _RESERVED] = max(0, left)
-                if claim.marks and spent >= claim.marks[0]:
-                    reached += self._reached(claim, spent)
+        for claim in claims:
+            at = claim.slot * _NUMBERS
+            if numbers[at + _PERIOD] != claim.period:
+                continue  # a new period has begun: it starts without this request
+            spent = numbers[at + _SPENT_AT] + spent_nano
+            numbers[at + _SPENT_AT] = spent  # raised before what is reserved is lowered: see above
+            left = numbers[at + _RESERVED] - reserved_nano
+            numbers[at + _RESERVED] = max(0, left)
+            if claim.marks and spent >= claim.marks[0]:
+                reached += self._reached(claim, spent)
         return reached
 
     def _reached(self, claim: Claim, spent: int) -> list[tuple[Claim, int, int]]:

@@ -115,6 +115,7 @@ class Ledger:
         self._numbers = itertools.count(1)
         self._full: list[Segment] = []
         self._segment = self._new_segment(segment_bytes)
+        self._segment.touch()
         self._spare: Segment | None = None
         self._open: dict[str, bytes] = {}
         self._held: list[LedgerEntry] = []
@@ -187,14 +188,21 @@ class Ledger:
         with self._flushing:
             while self._full:
                 self._drain(self._full[0], None)
-                self._full.pop(0).close(remove=True)
+                done = self._full.pop(0)
+                if self._spare is None and done.size == self._segment_bytes:
+                    done.renew()
+                    self._spare = done
+                else:
+                    done.close(remove=True)
             held = self._held[:]
             self._store.insert(held)
             del self._held[: len(held)]
             current = self._segment  # the hot path may change it meanwhile
             self._drain(current, current.end)
             if self._spare is None and self._segment.end > self._segment.size // 2:
-                self._spare = self._new_segment(self._segment_bytes)
+                spare = self._new_segment(self._segment_bytes)
+                spare.touch()
+                self._spare = spare
 
     def close(self) -> None:
         """Move the rest and remove the spool; what is in flight now stays in it and is found at the next start."""
