@@ -196,6 +196,50 @@ def test_damaged_streams_end_as_answers_or_as_errors(dialect, data, surface):
     passes(NativeCodec(surface, ask_usage=True).lens(ask_of(surface)), events)
 
 
+@FEW
+@given(
+    st.lists(st.dictionaries(st.text("abc", max_size=3), st.integers(), max_size=2), min_size=2, max_size=3),
+    st.lists(st.integers(0, 2), max_size=40),
+    st.sampled_from((MESSAGES, CHAT, RESPONSES)),
+)
+def test_calls_whose_pieces_are_mixed_arrive_whole(calls, order, surface):
+    """Some servers send the heads of parallel calls first, or their arguments in turns; nobody's are mixed up."""
+    codec = TranslatingCodec(surface, "openai", "text_input", "text_output")
+    lens, out = codec.lens(ask_of(surface)), b""
+    texts = [json.dumps(arguments) for arguments in calls]
+    left = [[text[at : at + 3] for at in range(0, len(text), 3)] for text in texts]
+
+    def send(choice):
+        return lens.feed(b"data: " + json.dumps({"id": "c", "choices": [choice]}).encode() + b"\n\n")
+
+    for index in range(len(calls)):
+        head = {"index": index, "id": f"c{index}", "function": {"name": f"f{index}", "arguments": ""}}
+        out += send({"delta": {"tool_calls": [head]}})
+    for index in [*order, *(index for index, pieces in enumerate(left) for _ in pieces)]:
+        if index < len(left) and left[index]:
+            piece = {"index": index, "function": {"arguments": left[index].pop(0)}}
+            out += send({"delta": {"tool_calls": [piece]}})
+    out += send({"delta": {}, "finish_reason": "tool_calls"}) + lens.feed(b"data: [DONE]\n\n") + lens.close(None)
+    assert lens.error is None
+    assert arguments_in(out, surface) == calls
+
+
+def arguments_in(out: bytes, surface) -> list:
+    """The arguments of the calls in a stream, as its client would put them together."""
+    events = [json.loads(line[6:]) for line in out.split(b"\n") if line.startswith(b"data: {")]
+    texts: dict = {}
+    for event in events:
+        if surface is CHAT:
+            for choice in event["choices"]:
+                for call in choice["delta"].get("tool_calls", ()):
+                    texts[call["index"]] = texts.get(call["index"], "") + call["function"]["arguments"]
+        elif surface is MESSAGES and event.get("delta", {}).get("type") == "input_json_delta":
+            texts[event["index"]] = texts.get(event["index"], "") + event["delta"]["partial_json"]
+        elif surface is RESPONSES and event["type"] == "response.function_call_arguments.done":
+            texts[event["output_index"]] = event["arguments"]
+    return [json.loads(text) for _, text in sorted(texts.items())]
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 @FEW
 @given(st.data(), st.sampled_from(SURFACES))

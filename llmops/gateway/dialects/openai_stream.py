@@ -25,6 +25,8 @@ class Reader:
         self._begun = False
         self._kind = ""
         self._calls_seen: list[int] = []
+        self._arguments = ""  # of the open call
+        self._waiting: dict[int, tuple[Open, list[str]]] = {}
         self._stop: StopReason | None = None
         self._usage: Usage | None = None
         self.done = False
@@ -56,6 +58,7 @@ class Reader:
         self.done = True
         out: list[Event] = []
         self._close(out)
+        self._flush(out)
         stop = self._stop or "stop"
         out.append(Finish("tool" if stop == "stop" and self._calls_seen else stop, self._usage))
         return out
@@ -76,32 +79,53 @@ class Reader:
             self._call(call, out)
 
     def _call(self, call: dict[str, Any], out: list[Event]) -> None:
+        """A piece of a tool call. One is open at a time: others that come before it is whole wait for the end."""
         index = call.get("index", len(self._calls_seen))
         function = call.get("function") or {}
+        arguments = function.get("arguments") or ""
         if index not in self._calls_seen:
-            self._close(out)
             self._calls_seen.append(index)
-            self._kind = f"call {index}"
             google = (call.get("extra_content") or {}).get("google") or {}
-            out.append(
-                Open(
-                    "call",
-                    id=call.get("id") or f"call_{index}",
-                    name=function.get("name") or "",
-                    signature=google.get("thought_signature"),
-                )
+            opened = Open(
+                "call",
+                id=call.get("id") or f"call_{index}",
+                name=function.get("name") or "",
+                signature=google.get("thought_signature"),
             )
-        if function.get("arguments"):
+            if self._kind.startswith("call ") and not _is_whole(self._arguments):
+                self._waiting[index] = (opened, [arguments])
+                return
+            self._close(out)
+            self._kind, self._arguments = f"call {index}", ""
+            out.append(opened)
+        elif index in self._waiting:
+            self._waiting[index][1].append(arguments)
+            return
+        if arguments:
             if self._kind != f"call {index}":
-                message = "the upstream mixed the arguments of parallel tool calls"
+                message = "the upstream sent more of a tool call that was whole"
                 out.append(Fail(Failure("protocol", 502, message)))
                 return
-            out.append(More(function["arguments"]))
+            self._arguments += arguments
+            out.append(More(arguments))
 
     def _close(self, out: list[Event]) -> None:
         if self._kind:
             out.append(Close())
             self._kind = ""
+
+    def _flush(self, out: list[Event]) -> None:
+        """Calls that waited, one after the other."""
+        for opened, pieces in self._waiting.values():
+            out += [opened, More("".join(pieces)), Close()]
+        self._waiting.clear()
+
+
+def _is_whole(arguments: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(arguments), dict)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return False
 
 
 class Writer:
