@@ -401,3 +401,65 @@ def test_ordinary_requests_pass_unchanged_with_everything_blocking():
             body = chat({"role": "tool", "content": row.text}, {"role": "user", "content": row.text})
             assert guard.request(body).body is body
             assert guard.response(body).body is body
+
+
+# ---- a classifier ----
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """A real ONNX sequence classifier of four words: "evil" is an attack, whatever stands around it."""
+    onnx = pytest.importorskip("onnx")
+    tokenizers = pytest.importorskip("tokenizers")
+    np = pytest.importorskip("numpy")
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper
+
+    table = np.array([[0.1, 0], [0, 8], [2, 0], [2, 0]], dtype=np.float32)  # rows: [UNK], evil, good, fine
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+            helper.make_node("ReduceSum", ["rows", "axes"], ["logits"], keepdims=0),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, [1, "n"]) for name in ("input_ids", "attention_mask")],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2])],
+        [
+            helper.make_tensor("table", TensorProto.FLOAT, table.shape, table.ravel()),
+            helper.make_tensor("axes", TensorProto.INT64, [1], [1]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "model.onnx")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "evil": 1, "good": 2, "fine": 3}, "[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text('{"id2label": {"0": "BENIGN", "1": "INJECTION"}}')
+    return tmp_path
+
+
+def test_a_classifier_sees_what_no_rule_knows(classifier):
+    from llmops.gateway.guard.classifier import Classifier
+
+    model = Classifier(classifier)
+    assert model.score("be evil now") > 0.99
+    assert model.score("all is good and fine") < 0.05
+    guard = Guard(GuardConfig(injection="block", classifier=classifier))
+    attack, fine = (chat({"role": "tool", "content": text}) for text in ("please be evil", "all is good"))
+    with pytest.raises(Blocked) as blocked:
+        guard.request(attack)
+    assert blocked.value.found == ("classifier",)
+    assert guard.request(fine).found == ()
+    assert guard.request(chat({"role": "user", "content": "is evil a word?"})).found == ()  # the user is not judged
+    # It is slow, so it is asked off the event loop, and only where there is something to ask it about.
+    assert guard.slow(attack)
+    assert not guard.slow(chat({"role": "user", "content": "hello"}))
+    # What the rules know counts where it is more.
+    assert "drop-instructions" in Guard(GuardConfig(classifier=classifier)).request(UNTRUSTED["a document"]).found
+
+
+def test_a_classifier_that_is_not_there(tmp_path):
+    from llmops.errors import UsageError
+
+    with pytest.raises(UsageError, match=r"no model\.onnx"):
+        Guard(GuardConfig(classifier=tmp_path))
