@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from llmops.diagnosis import source
 from llmops.diagnosis.fixes import fixes_for
 from llmops.diagnosis.machine.state import MachineReport
+from llmops.diagnosis.noise import level, prefix_length
 from llmops.diagnosis.report import Cause, Diagnosis, Evidence
 from llmops.diagnosis.resolve import MOST_EVIDENCE, Candidate, Resolved, resolve
 from llmops.diagnosis.rules import RuleBook, rule_book
 from llmops.diagnosis.scan import Hit, Scanned, scan
 from llmops.errors import LlmopsError
 from llmops.progress import Progress, Silent
+
+_EXCEPTION: Final = re.compile(r"[\w.]{1,120}(?:Error|Exception|Interrupt|Exit|Failure|Timeout)\b")
 
 
 def diagnose_files(
@@ -58,9 +63,9 @@ def diagnosis_of(book: RuleBook, scanned: Iterable[Scanned], machine: MachineRep
     resolved = resolve(book, files, machine)
     names = [file.name for file in files]
     causes = tuple(_cause(candidate, names) for candidate in resolved.causes)
-    unexplained = () if causes else tuple(_evidence(hit, names) for hit in _telling(resolved))
+    unexplained = () if causes else _telling(resolved, files)
     return Diagnosis(
-        status="failed" if causes else "unknown" if resolved.failures else "healthy",
+        status="failed" if causes else "unknown" if unexplained else "healthy",
         causes=causes,
         unexplained=unexplained,
         sources=tuple(names),
@@ -68,11 +73,20 @@ def diagnosis_of(book: RuleBook, scanned: Iterable[Scanned], machine: MachineRep
     )
 
 
-def _telling(resolved: Resolved) -> list[Hit]:
-    seen: dict[tuple[int, int], Hit] = {}
+def _telling(resolved: Resolved, files: list[Scanned]) -> tuple[Evidence, ...]:
+    """The last lines that show the failure, and the exception with which a log ends, of whatever class."""
+    seen: dict[tuple[int, int], str] = {}
     for hit in resolved.failures:
-        seen.setdefault((hit.file, hit.line), hit)
-    return list(seen.values())[-MOST_EVIDENCE:]
+        seen.setdefault((hit.file, hit.line), hit.text)
+    for number, file in enumerate(files):
+        last = [(line, text) for line, text in file.tail if _ends_in_exception(text)]
+        for line, text in last[-1:]:
+            seen.setdefault((number, line), text)
+    return tuple(Evidence(files[n].name, line, text) for (n, line), text in sorted(seen.items())[-MOST_EVIDENCE:])
+
+
+def _ends_in_exception(text: str) -> bool:
+    return level(text) == "loud" and _EXCEPTION.match(text[prefix_length(text) :]) is not None
 
 
 def _evidence(hit: Hit, names: list[str]) -> Evidence:

@@ -75,7 +75,10 @@ def test_a_healthy_log_is_no_and_an_unknown_failure_is_six(tmp_path):
     )
     code, document = diagnosed(str(unknown))
     assert (code, document["data"]["status"], document["data"]["findings"]) == (6, "unknown", [])
-    assert document["data"]["unexplained"][0]["line"] == 1
+    assert [line["line"] for line in document["data"]["unexplained"]] == [1, 3]
+    unknown.write_text("loading model\nflux.WeirdError: flux capacitor is empty\n")
+    code, document = diagnosed(str(unknown))
+    assert (code, document["data"]["unexplained"][0]["text"]) == (6, "flux.WeirdError: flux capacitor is empty")
 
 
 def test_stdin_and_two_files(log, tmp_path):
