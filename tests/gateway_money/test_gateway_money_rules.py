@@ -24,6 +24,7 @@ from llmops.gateway.money import (
 )
 from llmops.gateway.money.counters import Claim, Counters
 from llmops.gateway.money.entry import COLUMNS, LedgerEntry
+from llmops.gateway.money.ledger import Ledger
 from llmops.gateway.money.periods import FOREVER, period_of
 from llmops.gateway.money.rates import Rates, pico, usd
 from llmops.gateway.money.spool import HEADER, Segment
@@ -557,6 +558,21 @@ def test_rolling_up_changes_no_sum(tmp_path_factory, rows, before):
         pass
     assert sum(value[0] for value in sums().values()) == len(rows) + 1
     store.close()
+
+
+def test_more_rows_than_are_kept_become_sums(tmp_path):
+    """Ten million requests are ten million rows for an hour, and a sum for each quarter of an hour afterwards."""
+    now = 1_000_000_000.0
+    store = SqliteStore(tmp_path / "l.sqlite")
+    store.insert([entry(f"r{n}", now - 86_400 + n * 10, 7) for n in range(8_000)])  # the last ones are minutes old
+    ledger = Ledger(tmp_path, store, keep_days=30, keep_rows=1000, now=lambda: now)
+    while not ledger._rolled_at:
+        ledger._maintain()
+    kept = list(store.rows(0, 1e12))
+    assert 300 < len(kept) <= 1100
+    assert sum(row.amount_pico for row in store.sums(0, 1e12, ())) == 8_000 * 7
+    assert min(row.at for row in kept) > now - 86_400 + 8_000 * 10 - 3600 * 4
+    ledger.close()
 
 
 def test_one_that_was_alone_lets_another_in(tmp_path):

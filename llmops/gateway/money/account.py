@@ -81,6 +81,7 @@ class Account:
             segment_bytes=int(config.spool_mib * MIB),
             max_bytes=int(config.max_spool_mib * MIB),
             keep_days=config.keep_days,
+            keep_rows=config.keep_rows,
             on_lost=lambda lost: charge_lost(budgets, lost),
             now=now,
         )
@@ -221,7 +222,7 @@ class Account:
         A budget that is new, or counts otherwise than before, begins with what the ledger says was spent in its period.
         The directory and the database stay those of the start.
         """
-        fixed = ("directory", "postgres", "flush_s", "keep_days", "spool_mib", "max_spool_mib")
+        fixed = ("directory", "postgres", "flush_s", "keep_days", "keep_rows", "spool_mib", "max_spool_mib")
         changed = [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
         if changed:
             _log.warning("money.%s is read at the start only", ", money.".join(changed))

@@ -79,6 +79,7 @@ class MoneyConfig(Form):
     unknown_price: Literal["refuse", "allow"] = "refuse"
     flush_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    keep_rows: Annotated[int, Field(ge=1000)] = 1_000_000
     spool_mib: Annotated[float, Field(gt=0, le=1024)] = 8.0
     max_spool_mib: Annotated[float, Field(gt=0)] = 1024.0
     webhook: str | None = None

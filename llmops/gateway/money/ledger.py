@@ -32,6 +32,8 @@ BATCH: Final = 2000
 RECOVER_EVERY_S: Final = 5.0
 ROLL_UP_EVERY_S: Final = 60.0
 _TICK_S: Final = 0.25
+# A spool that is found later than that could bring a row twice.
+_NEVER_ROLLED_S: Final = 3600.0
 _ADMITTED: Final = b"A"
 _SETTLED: Final = b"S"
 _log = logging.getLogger(__name__)
@@ -81,6 +83,7 @@ class Ledger:
         segment_bytes: Size of one spool file.
         max_bytes: Bound of all spool files of this worker; at it, ``admit`` raises.
         keep_days: How long rows are kept before they become sums.
+        keep_rows: How many at most, but for those of the last hour.
         on_lost: Called with each request that a killed worker left in flight.
     """
 
@@ -93,6 +96,7 @@ class Ledger:
         segment_bytes: int = 8 * MIB,
         max_bytes: int = 1024 * MIB,
         keep_days: float = 30,
+        keep_rows: int = 1_000_000,
         on_lost: Callable[[Admission], None] = lambda _lost: None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -104,6 +108,7 @@ class Ledger:
         self._segment_bytes = segment_bytes
         self._max_segments = max(2, max_bytes // segment_bytes)
         self._keep_s = keep_days * 86_400
+        self._keep_rows = keep_rows
         self._on_lost = on_lost
         self._now = now
         self._encode = msgspec.msgpack.Encoder().encode
@@ -312,6 +317,8 @@ class Ledger:
         if now - self._rolled_at >= ROLL_UP_EVERY_S:
             # Each turn does a little: a large backlog must not hold up the rows of the moment.
             more = self._store.roll_up(self._now() - self._keep_s)
+            if not more and self._store.count() > self._keep_rows:
+                more = self._store.roll_up(self._now() - _NEVER_ROLLED_S)
             self._rolled_at = now if not more else self._rolled_at
 
 

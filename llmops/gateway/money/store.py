@@ -107,6 +107,7 @@ class Store(Protocol):
     def roll_up(self, before: float) -> bool: ...
     def sums(self, since: float, until: float, by: Sequence[str]) -> list[SumRow]: ...
     def rows(self, since: float, until: float) -> Iterable[LedgerEntry]: ...
+    def count(self) -> int: ...
     def close(self) -> None: ...
 
 
@@ -183,6 +184,10 @@ class SqliteStore:
             f"select {', '.join(COLUMNS)} from entries where at >= ? and at < ? order by at", (since, until)
         )
         return (entry_of(row) for row in found)
+
+    def count(self) -> int:
+        """Rows that are kept."""
+        return int(self._db.execute("select count(*) from entries").fetchone()[0])
 
     def close(self) -> None:
         """Give the file back."""
