@@ -29,6 +29,7 @@ listen: {{metrics_port: {metrics}}}
 keys: [{{name: client, env: K_CLIENT}}]
 providers:
   openai: {{base_url: "{fakes["openai"].url}/v1", key_env: K_OPENAI, prices_as: openai, timeouts: {{first_byte_s: 0.4}}}}
+  own: {{base_url: "{fakes["openai"].url}/v1", stream_usage: false}}
   anthropic: {{dialect: anthropic, base_url: "{fakes["anthropic"].url}", key_env: K_ANTHROPIC, timeouts: {{first_byte_s: 0.4}}}}
   gemini: {{dialect: gemini, base_url: "{fakes["gemini"].url}/v1beta", key_env: K_GEMINI, timeouts: {{first_byte_s: 0.4}}}}
   triton: {{dialect: triton, base_url: "{fakes["triton"].url}", timeouts: {{first_byte_s: 0.4}}}}
@@ -40,6 +41,7 @@ routes:
   - {{match: gemini-model, targets: [{{provider: gemini, model: gemini-2.5-pro}}]}}
   - {{match: gemini-3-model, targets: [{{provider: gemini, model: gemini-3-pro}}]}}
   - {{match: triton-model, targets: [{{provider: triton, model: ensemble}}]}}
+  - {{match: own-model, targets: [{{provider: own, model: some-llama}}]}}
   - {{match: dropping, untranslatable: drop, targets: [{{provider: anthropic, model: claude-sonnet-4-5}}]}}
   - {{match: elsewhere, targets: [{{provider: anthropic, model: claude-sonnet-4-5}}, {{provider: openai, model: gpt-4o}}]}}
   - {{match: langchain-openai, targets: [{{provider: openai, model: gpt-4o}}]}}

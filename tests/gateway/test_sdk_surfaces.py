@@ -373,6 +373,22 @@ def test_stop_sequences_arrive_in_the_providers_field(oai, ant, matrix_site, dia
     assert stops() == ["END"]
 
 
+def test_servers_that_are_not_openais_own_are_asked_in_words_they_know(ant, matrix_site):
+    """They know ``max_tokens`` and ``top_k``; passing over a limit that they do not know would cost the whole context."""
+    request = {"max_tokens": 9, "messages": HELLO, "extra_body": {"top_k": 5}}
+    with ant.messages.stream(model="own-model", **request) as events:
+        assert events.get_final_message().content[0].text == OPENAI_TEXT
+    sent = matrix_site[1]["openai"].seen[-1].json
+    assert (sent["max_tokens"], sent["top_k"]) == (9, 5)
+    assert not {"max_completion_tokens", "stream_options"} & set(sent)
+    ant.messages.create(model="openai-model", max_tokens=9, messages=HELLO)
+    sent = matrix_site[1]["openai"].seen[-1].json
+    assert sent["max_completion_tokens"] == 9
+    assert "max_tokens" not in sent
+    with pytest.raises(anthropic.BadRequestError):
+        ant.messages.create(model="openai-model", **request)
+
+
 # ---- nothing is lost silently ----
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any, Final
 
 from llmops.gateway.dialects.ir import (
@@ -36,7 +37,21 @@ FINISH: Final[dict[StopReason, str]] = {
 }
 
 
-def write_request(chat: Chat, model: str) -> tuple[dict[str, Any], dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """What kind of server speaks this dialect.
+
+    Attributes:
+        own: It is OpenAI's own: its new models refuse ``max_tokens``, and it knows no ``top_k``. Other servers know both,
+            and some of them pass over ``max_completion_tokens`` without a word.
+        stream_usage: It takes ``stream_options``.
+    """
+
+    own: bool = True
+    stream_usage: bool = True
+
+
+def write_request(chat: Chat, model: str, manner: Manner) -> tuple[dict[str, Any], dict[str, Any]]:
     """The request in this dialect, and what it cannot say."""
     lost: dict[str, Any] = {}
     messages: list[dict[str, Any]] = []
@@ -49,18 +64,19 @@ def write_request(chat: Chat, model: str) -> tuple[dict[str, Any], dict[str, Any
     body: dict[str, Any] = {"model": model, "messages": messages}
     if chat.stream:
         body["stream"] = True
-        body["stream_options"] = {"include_usage": True}
-    _write_options(chat, body)
+        if manner.stream_usage:
+            body["stream_options"] = {"include_usage": True}
+    _write_options(chat, body, manner)
     if chat.thinking is not None and chat.effort is None:
         _write_thinking(chat.thinking, body, lost)
     if chat.top_k is not None:
-        lost["top_k"] = chat.top_k
+        (lost if manner.own else body)["top_k"] = chat.top_k
     return body, lost
 
 
-def _write_options(chat: Chat, body: dict[str, Any]) -> None:
+def _write_options(chat: Chat, body: dict[str, Any], manner: Manner) -> None:
     simple = {
-        "max_completion_tokens": chat.max_tokens,
+        "max_completion_tokens" if manner.own else "max_tokens": chat.max_tokens,
         "temperature": chat.temperature,
         "top_p": chat.top_p,
         "stop": chat.stop or None,

@@ -31,6 +31,7 @@ from llmops.gateway.surfaces import Surface
 from llmops.http1 import EventSplitter, EventTooLargeError, event_data, event_type
 from llmops.prices import Usage
 
+_OWN: Final = openai_write.Manner()
 # What reading something of another form ends in.
 _MALFORMED: Final = (*UNREADABLE, AttributeError, TypeError, KeyError, IndexError, ValueError)
 _READ: Final[dict[str, Callable[[dict[str, Any]], Chat]]] = {
@@ -67,11 +68,19 @@ class TranslatingCodec:
     native = False
 
     def __init__(
-        self, surface: Surface, dialect: str, text_input: str, text_output: str, messages_input: str | None = None
+        self,
+        surface: Surface,
+        dialect: str,
+        text_input: str,
+        text_output: str,
+        messages_input: str | None = None,
+        *,
+        manner: openai_write.Manner = _OWN,
     ) -> None:
         self._surface = surface
         self._dialect = dialect
         self._text = (text_input, text_output)
+        self._manner = manner
         # A text completion is one text; the other surfaces have turns.
         self._messages = None if surface.name == "completions" else messages_input
 
@@ -97,7 +106,7 @@ class TranslatingCodec:
 
     def _write(self, chat: Chat, model: str) -> tuple[dict[str, Any], dict[str, Any]]:
         if self._dialect == "openai":
-            return openai_write.write_request(chat, model)
+            return openai_write.write_request(chat, model, self._manner)
         if self._dialect == "anthropic":
             return anthropic_write.write_request(chat, model)
         if self._dialect == "gemini":
