@@ -100,7 +100,10 @@ class Batching(Form):
 
 
 class Provider(Form):
-    """A server: where it is, what it speaks, and where its key comes from. ``local``: by its address where it is not said."""
+    """A server: where it is, what it speaks, and where its key comes from.
+
+    ``local``: by its address where it is not said. ``region`` is told by ``llmops gateway check``.
+    """
 
     dialect: Dialect = "openai"
     base_url: str
