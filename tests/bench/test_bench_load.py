@@ -143,6 +143,8 @@ def test_find_max_brackets_bisects_and_confirms():
         data = found_max()
         if not any(level["validity"]["reasons"] for level in data["levels"]):
             break
+    else:
+        pytest.skip("the machine is too busy to search on: some levels of each search were INVALID")
     assert data["concurrency"] in (5, 6)
     assert "confirmed 3 times" in data["found"]
     tried = [level["concurrency"] for level in data["levels"]]
