@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape, quoteattr
 
+from llmops.errors import ExitCode
 from llmops.findings import Finding, Report
 
 _INVALID = {code: None for code in range(32) if code not in (9, 10, 13)}
@@ -15,7 +16,9 @@ def render(verb: str, report: Report) -> str:
     failures = sum(finding.severity == "error" for finding in report.findings)
     if not report.ok and not failures:
         failures = 1
-        cases.append(_testcase(verb, verb, "<failure message='the answer is no'/>"))
+        undecided = getattr(report, "exit_code", None) == ExitCode.INCONCLUSIVE
+        answer = "inconclusive: see the warnings" if undecided else "the answer is no"
+        cases.append(_testcase(verb, verb, f"<failure message='{answer}'/>"))
     elif not cases:
         cases.append(_testcase(verb, verb, ""))
     suite = f'<testsuite name="llmops.{verb}" tests="{len(cases)}" failures="{failures}" errors="0" skipped="0">'
