@@ -24,7 +24,7 @@ SHOWN: Final = 300  # characters of a line that are kept as evidence
 TAIL_LINES: Final = 6
 SMALL: Final = 2 << 20  # up to this size a log is also read with its wrapped lines joined
 # Text is searched in windows so small that few phrases have all their words in one by chance.
-WINDOW: Final = 1 << 14
+WINDOW: Final = 1 << 13
 OVERLAP: Final = 1024
 # Two words of a sentence before a phrase that must begin its message; no logger's prefix ends so.
 _RUNNING_TEXT: Final = re.compile(rb"[a-z]{2} [a-z]{2,} \Z")
