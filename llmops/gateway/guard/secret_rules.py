@@ -154,28 +154,34 @@ LONGEST_PREFIX: Final = max(map(len, BY_PREFIX))
 _RARE: Final = b"-_.=JA"
 
 
-def _quick_looks() -> tuple[Callable[[bytes], object], ...]:
-    found: dict[bytes, set[bytes]] = {}
+_COMMON: Final = bytes(set(range(256)) - set(_RARE))
+
+
+def _quick_looks() -> tuple[tuple[int, Callable[[bytes], object]], ...]:
+    found: dict[int, set[bytes]] = {}
     for prefix in BY_PREFIX:
-        at = max((prefix.find(bytes((char,))) for char in _RARE if char in prefix), default=-1)
-        if at < 0:  # it has none: it stands for itself
-            found[prefix] = {b""}
-        else:
+        at = max((prefix.find(char) for char in _RARE if char in prefix), default=-1)
+        if at >= 0:
             around = b"(?<=" + re.escape(prefix[: at + 1]) + b")" + re.escape(prefix[at + 1 :])
-            found.setdefault(prefix[at : at + 1], set()).add(around)
-    patterns = (re.escape(rare) + b"(?:" + b"|".join(sorted(each)) + b")" for rare, each in found.items())
-    return tuple(re.compile(pattern).search for pattern in patterns)
+            found.setdefault(prefix[at], set()).add(around)
+    patterns = {
+        char: re.escape(bytes((char,))) + b"(?:" + b"|".join(sorted(each)) + b")" for char, each in found.items()
+    }
+    return tuple((char, re.compile(pattern).search) for char, pattern in patterns.items())
 
 
 _LOOKS: Final = _quick_looks()
+_WITHOUT: Final = re.compile(b"|".join(re.escape(each) for each in BY_PREFIX if not set(each) & set(_RARE)))
 
 
 def may_have(text: bytes) -> bool:
     """A quick look: False means that no prefix is in the text."""
-    for search in _LOOKS:  # noqa: SIM110 - any() with a generator costs as much again
-        if search(text) is not None:
-            return True
-    return False
+    rare = text.translate(None, _COMMON)
+    if rare:
+        for char, search in _LOOKS:
+            if char in rare and search(text) is not None:
+                return True
+    return _WITHOUT.search(text) is not None
 
 
 _BEGINNINGS: Final = {prefix[:n] for prefix in BY_PREFIX for n in range(1, len(prefix))}

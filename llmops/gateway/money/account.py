@@ -266,18 +266,17 @@ class Account:
         return 0
 
     def _admit(self, reservation: Reservation) -> None:
-        claims = tuple((claim.slot, claim.period) for claim in reservation.claims)
-        amount = None if isinstance(reservation.rates, str) else reservation.nano * PICO_IN_NANO
-        source = reservation.rates if isinstance(reservation.rates, str) else reservation.rates.source
-        entry = self._entry(
-            reservation,
-            Usage(input_tokens=reservation.input_bound, output_tokens=reservation.output_bound, estimated=True),
-            Outcome(0),
-            amount=amount,
-            source=source,
-            in_flight=True,
+        held, payer, purchase, rates = reservation, reservation.payer, reservation.purchase, reservation.rates
+        amount, source, date = (
+            (None, rates, "") if isinstance(rates, str) else (held.nano * PICO_IN_NANO, rates.source, rates.price_date)
         )
-        self.ledger.admit(Admission(entry, reservation.nano, claims))
+        # Written out, and not through ``_entry``: every request waits for this before it is sent.
+        entry = LedgerEntry(
+            held.request_id, held.at, payer.tenant, payer.team, payer.key, purchase.model,
+            purchase.server or purchase.provider or "", purchase.target, 0, "in_flight", held.input_bound,
+            held.output_bound, 0, 0, 0, 0, 0, True, amount, None, source, date, "", purchase.local, 0, None,
+        )  # fmt: skip
+        self.ledger.admit(Admission(entry, held.nano, tuple([(claim.slot, claim.period) for claim in held.claims])))
 
     def _entry(
         self,
@@ -287,7 +286,6 @@ class Account:
         *,
         amount: int | None,
         source: str,
-        in_flight: bool = False,
     ) -> LedgerEntry:
         payer, purchase, ttft = held.payer, held.purchase, outcome.ttft_ms
         return LedgerEntry(
@@ -300,7 +298,7 @@ class Account:
             purchase.server or purchase.provider or "",
             purchase.target,
             outcome.status,
-            "in_flight" if in_flight else "settled",
+            "settled",
             usage.input_tokens,
             usage.output_tokens,
             usage.cache_read_tokens,

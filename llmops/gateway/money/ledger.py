@@ -142,16 +142,19 @@ class Ledger:
         Raises:
             LedgerFullError: The database has been failing for too long.
         """
-        if self.full:
+        if len(self._full) >= self._max_segments:
             raise LedgerFullError("the ledger cannot take more rows: its database has been failing")
         record = _ADMITTED + self._encode(admission)
         self._open[admission.entry.request_id] = record
-        self._append(record)
+        if not self._segment.append(record):
+            self._append(record)
 
     def settle(self, entry: LedgerEntry) -> None:
         """Record the row of a request. It reaches the database within the flush interval."""
+        record = _SETTLED + self._encode(entry)
         try:
-            self._append(_SETTLED + self._encode(entry))
+            if not self._segment.append(record):
+                self._append(record)
         except MachineError as error:  # the disk is full: the answer was given, so its row must not be lost
             self._held.append(entry)
             self.health.failures += 1
@@ -311,7 +314,10 @@ class Ledger:
         return self._stop.is_set()
 
     def _maintain(self) -> None:
-        now = time.monotonic()
+        with self._flushing:  # who reads the ledger for a reload flushes too
+            self._maintain_now(time.monotonic())
+
+    def _maintain_now(self, now: float) -> None:
         if now - self._recovered_at >= RECOVER_EVERY_S:
             self.recover()
         if now - self._rolled_at >= ROLL_UP_EVERY_S:
