@@ -89,11 +89,17 @@ class _Supervisor:
         self._stopping = threading.Event()
 
     def start_all(self) -> None:
-        """Start every worker and wait until all have reported."""
+        """Start every worker and wait until all have reported, or a signal ends it all.
+
+        The first worker answers while the others still start, so from here on a signal means an end in good order.
+        """
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, lambda *_: self._stopping.set())
+        signal.signal(signal.SIGHUP, lambda *_: (self._directory / RELOAD).write_text(str(time.time_ns())))
         for index in range(self._config.listen.workers):
             self._start(index)
         deadline = time.monotonic() + _READY_S
-        while len(list(self._directory.glob("*.json"))) < self._config.listen.workers:
+        while len(list(self._directory.glob("*.json"))) < self._config.listen.workers and not self._stopping.is_set():
             dead = [child for child, _ in self._children.values() if child.returncode is not None]
             if dead or time.monotonic() > deadline:
                 self.stop_all()
@@ -102,9 +108,6 @@ class _Supervisor:
 
     def watch(self) -> None:
         """Start again what dies, until SIGTERM or SIGINT; SIGHUP makes the workers read the config again."""
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, lambda *_: self._stopping.set())
-        signal.signal(signal.SIGHUP, lambda *_: (self._directory / RELOAD).write_text(str(time.time_ns())))
         while not self._stopping.wait(0.1):
             for index, (child, since) in list(self._children.items()):
                 if child.returncode is None:

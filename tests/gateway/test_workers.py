@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import psutil
+import pytest
 from gateway_fakes import fake, free_port, gateway, metric, wait_until
 from gateway_fakes import openai as openai_server
 
@@ -78,9 +79,11 @@ def test_workers_share_limits_and_counters_and_survive_a_kill(tmp_path):
         wait_until(lambda: not any(each.is_running() for each in before), what="all workers end")
 
 
-def test_sigterm_under_load_loses_no_accepted_request(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_under_load_loses_no_accepted_request(tmp_path, workers):
     """Clients ask without a break while the gateway is told to end: every request that was sent whole is answered."""
-    with fake(openai_server) as up, gateway(tmp_path, None, "--upstream", up.url + "/v1") as running:
+    args = ("--workers", str(workers))
+    with fake(openai_server) as up, gateway(tmp_path, None, "--upstream", up.url + "/v1", *args) as running:
         outcomes: list[str] = []
         stop = threading.Event()
 
