@@ -45,6 +45,7 @@ async def look_alike(call: Call) -> bool:
     if call.ask.stream and call.capture is None:
         call.capture = []
     if hit is None:
+        call.cache = "miss"
         return _count(call, "miss")
     call.score = f"{hit.score:.3f}"
     if not cache.serves(hit):

@@ -286,7 +286,7 @@ def view(report: RehearseReport) -> Document:
         blocks.append(
             Text(f"{report.unpriced} answers have no known price: add their models to the prices file.", "warn")
         )
-    said = f"{len(report.routes)} routes before {report.providers} providers"
+    said = f"routes {len(report.routes)}, providers {report.providers}"
     if report.ok:
         verdict = Text(
             f"every route answers: {said}; the same at the real ones would cost ${report.cost_usd:.4f}", "good"
