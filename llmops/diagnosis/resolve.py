@@ -245,7 +245,8 @@ def _explain_away(found: list[Candidate]) -> list[Candidate]:
     for candidate in sorted(found, key=lambda c: -c.confidence):
         if candidate.rule.cause in gone:
             continue
-        for other in candidate.rule.explains:
+        weak = () if candidate.rule.last_resort else (c.rule.cause for c in found if c.rule.last_resort)
+        for other in (*candidate.rule.explains, *weak):
             if other in present and other not in gone and other != candidate.rule.cause:
                 gone.add(other)
                 candidate.explained.append(present[other].rule.title)

@@ -74,7 +74,7 @@ class Rule(_Record):
     """A cause.
 
     ``start_only``: it can only stop a server from starting, so a server that became ready later did without (a retry with
-    less succeeded, or a supervisor started it again).
+    less succeeded, or a supervisor started it again). ``last_resort``: any other cause explains it.
     """
 
     cause: str
@@ -83,6 +83,7 @@ class Rule(_Record):
     explanation: str
     severity: str = "fatal"
     start_only: bool = False
+    last_resort: bool = False
     engines: tuple[str, ...] = ()
     anchors: tuple[Anchor, ...] = Field(min_length=1)
     explains: tuple[str, ...] = ()

@@ -67,3 +67,10 @@ def test_each_process_has_its_own_phases(log, cause):
 def test_who_wrote_a_line(line, service, kind, name):
     found = speaker(line)
     assert (found.service, found.kind, found.name) == (service, kind, name)
+
+
+def test_a_worker_that_died_is_named_only_where_nothing_says_of_what():
+    died = "(EngineCore pid=9) ERROR 11-22 07:00:09 [multiproc_executor.py:315] Worker proc VllmWorker-0 died unexpectedly\n"
+    killed = "Memory cgroup out of memory: Killed process 12 (python) total-vm:2812488kB, anon-rss:407976kB\n"
+    assert [c.cause for c in diagnose_text("log", died).causes] == ["worker-killed"]
+    assert [c.cause for c in diagnose_text("log", died + killed).causes] == ["host-oom-killed"]
