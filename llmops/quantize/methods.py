@@ -57,7 +57,9 @@ METHODS: Final[dict[str, Method]] = {
         Method(
             "w8a8", "int8 weights and activations", (8,), ("llmcompressor",), min_capability=(7, 5), vllm_cpu_bits=(8,)
         ),
-        Method("fp8", "float8 weights and activations", (8,), ("llmcompressor",), min_capability=(8, 0)),
+        Method(
+            "fp8", "float8 weights and activations", (8,), ("llmcompressor",), min_capability=(8, 0), vllm_cpu_bits=(8,)
+        ),
         Method("bnb-nf4", "normal-float weights, no text", (4,), ("bitsandbytes",), min_capability=(7, 0)),
         Method("bnb-int8", "int8 with float16 outliers, no text", (8,), ("bitsandbytes",), min_capability=(7, 5)),
     )
@@ -118,7 +120,7 @@ def target_refusal(made: Format, target: str, host: Host) -> tuple[str, str] | N
     """Why ``target`` on this machine cannot load a checkpoint, and what to use instead; None when it can.
 
     ``triton`` means Triton's vLLM backend, so what vLLM cannot load, Triton cannot. What vLLM loads is read from
-    version 0.32: no activation order over groups, and on a CPU 4-bit integers and int8 with int8 activations.
+    version 0.32, and tried on a CPU: no activation order over groups; on a CPU no 8-bit weights with 16-bit activations.
     """
     if target == "transformers":
         return None

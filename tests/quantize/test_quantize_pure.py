@@ -144,7 +144,8 @@ def test_default_method_follows_the_gpu(capabilities, method):
 @pytest.mark.parametrize(
     ("method", "bits", "target", "capabilities", "refused"),
     [
-        ("fp8", 8, "vllm", (), True),
+        ("fp8", 8, "vllm", (), False),
+        ("bnb-int8", 8, "vllm", (), True),
         ("gptq", 4, "vllm", (), False),
         ("gptq", 8, "vllm", (), True),
         ("gptq", 8, "transformers", (), False),
