@@ -204,6 +204,7 @@ def test_what_cannot_start_is_explained_with_the_replicas_own_words(cluster, sit
 
 
 def test_serve_runs_a_ray_of_its_own_and_leaves_nothing(tiny_llama, tmp_path, ray_environment):
+    before = set(Path("/tmp").glob("llmops-ray-*"))
     with serving(
         tmp_path, tiny_llama, "--engine", "ray", "--name", "tiny", "--kv-cache-gib", "1", "--max-model-len", "512",
         env=ray_environment, seconds=600,
@@ -214,7 +215,7 @@ def test_serve_runs_a_ray_of_its_own_and_leaves_nothing(tiny_llama, tmp_path, ra
             assert text.usage.completion_tokens == 8
         assert served.stop(signal.SIGTERM) == 143
         served.nothing_left(60)
-    assert not list(Path("/tmp").glob("llmops-ray-*")), "Ray's scratch directory stays"
+    assert set(Path("/tmp").glob("llmops-ray-*")) <= before, "Ray's scratch directory stays"
 
 
 def test_a_cluster_asks_for_its_token(cluster, llmops):

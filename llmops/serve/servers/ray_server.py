@@ -16,11 +16,13 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 # Cores of Ray's own actors (controller, front); they are numbers for its scheduler, no threads.
 _OWN_CPUS = 4
+PLACE, PREFIX = "/tmp", "llmops-ray-"  # noqa: S108 - a directory of its own is made there
 # Prompts and answers pass through it, never weights; Ray's own default is a third of the machine.
 _STORE_BYTES = 200 * 2**20
 
@@ -40,11 +42,29 @@ def main() -> int:
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     config = json.loads(options.config)
     # Ray keeps sockets there, whose paths may have 107 characters, and logs, which would stay for ever.
-    scratch = Path(tempfile.mkdtemp(prefix="llmops-ray-", dir="/tmp"))
+    sweep()
+    scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=PLACE))
     try:
         return _serve(config, options, scratch, stop)
     finally:
+        remove(scratch)
+
+
+def remove(scratch: Path) -> None:
+    """Ray's processes write to the last; what they make anew goes in the next round."""
+    for _ in range(30):
         shutil.rmtree(scratch, ignore_errors=True)
+        if not scratch.exists():
+            return
+        time.sleep(0.1)
+
+
+def sweep() -> None:
+    """Remove what servers left that were killed before they could."""
+    for left in Path(PLACE).glob(f"{PREFIX}*-*"):
+        owner = left.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _serve(config: dict[str, Any], options: argparse.Namespace, scratch: Path, stop: threading.Event) -> int:
@@ -67,8 +87,7 @@ def _serve(config: dict[str, Any], options: argparse.Namespace, scratch: Path, s
             pass
         return 0
     finally:
-        serve.shutdown()
-        ray.shutdown()
+        ray.shutdown()  # and with it all replicas; Serve's own farewell takes longer than a stop may
 
 
 if __name__ == "__main__":
