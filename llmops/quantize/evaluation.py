@@ -14,9 +14,9 @@ from llmops.quantize import options, preflight
 from llmops.quantize.compare import Comparing, compare, shortage
 from llmops.quantize.estimates import comparison_bytes
 from llmops.quantize.gate import judge, thresholds
-from llmops.quantize.material import evaluation_text
+from llmops.quantize.material import TextFacts, evaluation_text
 from llmops.quantize.methods import ENGINES, Engine
-from llmops.quantize.plan import dtype_of, threads_of
+from llmops.quantize.plan import device_of, dtype_of, threads_of
 from llmops.quantize.refusals import raise_first
 from llmops.quantize.report import EvaluateReport
 from llmops.quantize.runtime import find_runtime
@@ -34,7 +34,7 @@ def evaluate(spec: EvaluateSpec, progress: Progress) -> EvaluateReport:
         OutsideError: A model cannot be loaded or run.
     """
     progress.phase("Checking the models, the text and this machine")
-    raise_first(list(options.check_gate(spec.quality)))
+    raise_first([*options.check_gate(spec.quality), *options.check_device(spec.device)])
     text = evaluation_text(spec.quality.eval_text)
     model, base = resolve(spec.model, progress), resolve(spec.against, progress)
     for source in (model, base):
@@ -45,25 +45,7 @@ def evaluate(spec: EvaluateSpec, progress: Progress) -> EvaluateReport:
             "give the checkpoint that the model was made from with --against",
         )
     bits = spec.bits or (int(model.facts.quantization.bits) if model.facts.quantization else 8)
-    host = detect(sample_s=0)  # how busy the cores are now decides nothing here
-    device = f"cuda:{host.usable_gpus[0].index}" if host.usable_gpus and spec.device == "auto" else spec.device
-    device = "cpu" if device == "auto" else device
-    need = comparison_bytes(base.facts.size_bytes)
-    if device == "cpu" and need > host.memory.available_bytes:
-        raise MachineError(
-            f"about {format_size(need)} of memory are needed, {format_size(host.memory.available_bytes)} are free",
-            "stop other programs, or compare on a larger machine",
-        )
-    runtime = find_runtime(engine_for(model.facts), spec.engine_python)
-    how = Comparing(
-        text,
-        spec.quality,
-        runtime.python,
-        device,
-        dtype_of(base.facts, device),
-        threads_of(spec.threads, host),
-        spec.seed,
-    )
+    how = _how(spec, text, model.facts, base.facts)
     with tempfile.TemporaryDirectory(prefix="llmops-evaluate-") as work:
         changed = as_read_today(model.path, Path(work))
         measured = compare(base.path, changed, how, work=Path(work), progress=progress)
@@ -77,6 +59,21 @@ def evaluate(spec: EvaluateSpec, progress: Progress) -> EvaluateReport:
         gate=gate,
         comparison=measured,
     )
+
+
+def _how(spec: EvaluateSpec, text: TextFacts, model: ModelFacts, base: ModelFacts) -> Comparing:
+    host = detect(sample_s=0)  # how busy the cores are now decides nothing here
+    device = device_of(spec.device, host)
+    raise_first(list(preflight.check_gpu(device, host, base.size_bytes)))
+    need = comparison_bytes(base.size_bytes)
+    if device == "cpu" and need > host.memory.available_bytes:
+        raise MachineError(
+            f"about {format_size(need)} of memory are needed, {format_size(host.memory.available_bytes)} are free",
+            "stop other programs, or compare on a larger machine",
+        )
+    runtime = find_runtime(engine_for(model), spec.engine_python)
+    threads = threads_of(spec.threads, host)
+    return Comparing(text, spec.quality, runtime.python, device, dtype_of(base, device), threads, spec.seed)
 
 
 def engine_for(facts: ModelFacts) -> Engine:

@@ -47,9 +47,14 @@ def check_options(spec: QuantizeSpec, method: Method) -> Iterator[Refusal]:
         if value is not None and value < 1:
             yield Refusal("number", f"{name} {value}: at least 1", f"leave {name} out for the default")
     yield from check_amount(spec, method)
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", spec.device):
-        yield Refusal("device", f"--device {spec.device}: not known", "use auto, cpu or cuda:0")
+    yield from check_device(spec.device)
     yield from check_gate(spec.quality)
+
+
+def check_device(device: str) -> Iterator[Refusal]:
+    """A device that cannot be meant."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        yield Refusal("device", f"--device {device}: not known", "use auto, cpu or cuda:0")
 
 
 def check_amount(spec: QuantizeSpec, method: Method) -> Iterator[Refusal]:

@@ -100,10 +100,10 @@ def method_of(spec: QuantizeSpec, host: Host) -> tuple[str, str]:
     return default_method(host)
 
 
-def device_of(spec: QuantizeSpec, host: Host) -> str:
-    """The device to quantise on."""
-    if spec.device != "auto":
-        return "cuda:0" if spec.device == "cuda" else spec.device
+def device_of(wanted: str, host: Host) -> str:
+    """The device to work on."""
+    if wanted != "auto":
+        return "cuda:0" if wanted == "cuda" else wanted
     return f"cuda:{host.usable_gpus[0].index}" if host.usable_gpus else "cpu"
 
 
@@ -155,7 +155,7 @@ def plan_quantize(spec: QuantizeSpec, facts: ModelFacts, materials: Materials) -
             *preflight.check_text(method, text),
         ]
     )
-    device, threads = device_of(spec, host), threads_of(spec.threads, host)
+    device, threads = device_of(spec.device, host), threads_of(spec.threads, host)
     bits = spec.bits or method.bits[0]
     group = largest_group(facts, spec.tensor_parallel) if spec.group_size is None else spec.group_size
     need = estimate(

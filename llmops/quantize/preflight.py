@@ -140,6 +140,23 @@ def check_text(method: Method, text: TextFacts | None) -> Iterator[Refusal]:
         )
 
 
+def check_gpu(device: str, host: Host, model_bytes: int) -> Iterator[Refusal]:
+    """Whether the GPU is there and holds the original."""
+    machine = ExitCode.MACHINE
+    if device.startswith("cuda"):
+        index = int(device.partition(":")[2] or 0)
+        gpu = next((g for g in host.usable_gpus if g.index == index), None)
+        if gpu is None:
+            yield Refusal("device", f"there is no usable GPU for --device {device}", "use --device cpu", machine)
+        elif gpu.free_bytes < model_bytes:
+            yield Refusal(
+                "gpu-memory",
+                f"{gpu.name} has {format_size(gpu.free_bytes)} free, the model alone is {format_size(model_bytes)}",
+                "stop what uses the GPU, or use --device cpu",
+                machine,
+            )
+
+
 def check_machine(
     spec: QuantizeSpec, method: Method, host: Host, need: Estimate, *, free_disk_bytes: int, device: str
 ) -> Iterator[Refusal]:
@@ -149,18 +166,7 @@ def check_machine(
         refusal = target_refusal(made(spec, method), spec.target, host)
         if refusal:
             yield Refusal("target", refusal[0], refusal[1])
-    if device.startswith("cuda"):
-        index = int(device.partition(":")[2] or 0)
-        gpu = next((g for g in host.usable_gpus if g.index == index), None)
-        if gpu is None:
-            yield Refusal("device", f"there is no usable GPU for --device {device}", "use --device cpu", machine)
-        elif gpu.free_bytes < need.before_bytes:
-            yield Refusal(
-                "gpu-memory",
-                f"{gpu.name} has {format_size(gpu.free_bytes)} free, the model alone is {format_size(need.before_bytes)}",
-                "stop what uses the GPU, or use --device cpu",
-                machine,
-            )
+    yield from check_gpu(device, host, need.before_bytes)
     if host.memory.available_bytes < need.memory_bytes:
         yield Refusal(
             "memory",

@@ -232,6 +232,15 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(llmops, tiny_llama, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("device", "code", "said"), [("tpu", USAGE, "not known"), ("cuda:7", MACHINE, "no usable GPU")]
+)
+def test_evaluate_refuses_a_device_that_is_not_there(llmops, tiny_llama, device, code, said):
+    result = llmops("evaluate", tiny_llama, "--against", tiny_llama, "--device", device)
+    assert result.code == code
+    assert said in result.stderr
+
+
 def test_evaluate_refuses_models_of_different_vocabularies(llmops, tiny_llama, model):
     edit_config(model, vocab_size=4096)
     result = llmops("evaluate", model, "--against", tiny_llama)
