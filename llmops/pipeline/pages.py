@@ -17,7 +17,6 @@ from llmops.units import format_count, format_duration, format_size, format_usd
 if TYPE_CHECKING:
     from llmops.bench import BenchReport
     from llmops.checkpoint.facts import ModelFacts
-    from llmops.checkpoint.onnx_file import OnnxFacts
     from llmops.checkpoint.sources import Source
     from llmops.diagnosis import Diagnosis
     from llmops.planning.types import ServePlan
@@ -43,12 +42,8 @@ def model(source: Source) -> tuple[Block, ...]:
     return (Facts(tuple(rows)),)
 
 
-def inspect_line(facts: ModelFacts | OnnxFacts) -> str:
+def inspect_line(facts: ModelFacts) -> str:
     """Architecture and size."""
-    from llmops.checkpoint.facts import ModelFacts as Known
-
-    if not isinstance(facts, Known):
-        return f"{facts.path.name}, an ONNX file"
     return (
         f"{facts.architecture}, {format_count(facts.parameters)} parameters, {format_size(facts.size_bytes)}, "
         f"context {facts.context_length}, {facts.kv_bytes_per_token} KV bytes a token"

@@ -39,8 +39,10 @@ def inspect_step(_step: Step, run: Run) -> StepReport:
     """Facts of the current model."""
     from llmops.checkpoint import inspect
 
-    report = inspect.inspect(run.need_model("inspect"))
-    return _of("inspect", report, inspect.view(report), pages.inspect_line(report.facts))
+    path = run.need_model("inspect")
+    report = inspect.inspect(path)
+    line = pages.inspect_line(report.facts) if isinstance(report, inspect.InspectReport) else path.name
+    return _of("inspect", report, inspect.view(report), line)
 
 
 def plan_step(step: Step, run: Run) -> StepReport:
