@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from llmops.diagnosis.machine import gpus, system
+from llmops.diagnosis.machine import gpus, network, system
 from llmops.diagnosis.machine.state import Check, MachineReport
 from llmops.hardware import Host, detect
 from llmops.progress import Progress, Silent
@@ -30,9 +30,9 @@ CHECKS: Final[Mapping[str, CheckFunction]] = {
     "disk": system.disk,
     "partial-downloads": system.partial_downloads,
     "clock": system.clock,
-    "hub": system.hub,
-    "hub-token": system.hub_token,
-    "ports": system.ports,
+    "hub": network.hub,
+    "hub-token": network.hub_token,
+    "ports": network.ports,
 }
 
 
