@@ -15,7 +15,7 @@ import ctypes, os, subprocess, sys, time
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from llmops.cli import output
+from llmops.cli import options, output
 from llmops.errors import *
 from llmops.findings import Finding
 from llmops.report.document import *
@@ -35,8 +35,9 @@ def work(progress):
 def view(answer):
     return Document("Answer", (Table(("name", "value"), (("price", str(answer.price)),), frozenset({{"value"}})),), Text("fine", "good"))
 
-output.run("try", work, view, json="--json" in sys.argv, quiet="-q" in sys.argv, verbose=2 * ("-vv" in sys.argv),
-    report=[Path(a) for a in sys.argv[1:] if a[0] != "-"])
+asked = options.Answer("try", json="--json" in sys.argv, quiet="-q" in sys.argv, verbose=2 * ("-vv" in sys.argv),
+    reports=tuple(Path(a) for a in sys.argv[1:] if a[0] != "-"))
+output.run(asked, work, view)
 """
 
 

@@ -146,10 +146,9 @@ def bench(
 ) -> None:
     """Load-test an OpenAI-compatible endpoint, with gates for CI"""
     from llmops.bench import command
-    from llmops.cli import output
 
-    output.run(
-        "bench",
+    answer = opt.Answer("bench", json, tuple(command.shared_reports(report)), quiet, verbose)
+    answer.run(
         lambda progress: command.run(
             progress,
             targets=targets,
@@ -195,8 +194,4 @@ def bench(
         ),
         command.view,
         brief=command.brief,
-        json=json,
-        report=command.shared_reports(report),
-        quiet=quiet,
-        verbose=verbose,
     )

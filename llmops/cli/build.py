@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 @build.command("tensorrt", epilog="Example: llmops build tensorrt ./minilm-onnx -o minilm.plan --backend rtx")
+@opt.shared
 def tensorrt(
+    answer: opt.Answer,
     onnx: Annotated[Path, typer.Argument(metavar="ONNX", help="A .onnx file or an exported directory")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="ENGINE", help="File to write; ENGINE.json beside it")],
     batch: Annotated[str | None, typer.Option(metavar="MIN:OPT:MAX", help="Rows (1:8:16)")] = None,
@@ -48,14 +50,9 @@ def tensorrt(
     compute_capability: Annotated[list[str] | None, typer.Option(metavar="8.9", help="For rtx; repeatable")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace ENGINE")] = False,
     dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Build a TensorRT engine from an ONNX file, without a GPU too (--backend rtx)"""
     from llmops import export as package
-    from llmops.cli import output
 
     spec = package.EngineBuildSpec(
         onnx=onnx,
@@ -80,12 +77,7 @@ def tensorrt(
         compute_capabilities=tuple(compute_capability or ()),
         force=force,
     )
-    output.run(
-        "build tensorrt",
+    answer.run(
         lambda progress: package.build_tensorrt(spec, progress, dry_run=dry_run),
         package.view_tensorrt,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

@@ -11,7 +11,7 @@ from llmops.cli import options as opt
 
 callers = typer.Typer(
     name="callers",
-    help="Who may call the gateway: API keys with tenant, scopes, limits, expiry and rotation",
+    help="Who may call the gateway: API keys with scopes and limits",
     epilog="Example: llmops callers add ci --scope chat --scope 'models:llama*' --to ci.key",
     no_args_is_help=True,
 )
@@ -28,7 +28,9 @@ def register(app: typer.Typer) -> None:
 
 
 @callers.command("add", epilog="Example: llmops callers add ci --tenant web --to ci.key")
+@opt.shared
 def add(
+    answer: opt.Answer,
     name: Name,
     to: To,
     tenant: Annotated[str, typer.Option(help="Whose budgets and cache it uses")] = "default",
@@ -41,13 +43,8 @@ def add(
     tpm: Annotated[int | None, typer.Option(min=1, help="Tokens a minute")] = None,
     concurrent: Annotated[int | None, typer.Option(min=1, help="Requests at once")] = None,
     database: Database = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Add a caller; its key is written to a file once and stored hashed"""
-    from llmops.cli import output
     from llmops.gateway.access import issuing
     from llmops.gateway.access.callers import DEFAULT_SCOPES
     from llmops.gateway.access.identity import CallerLimits
@@ -61,86 +58,54 @@ def add(
         CallerLimits(rpm, tpm, concurrent),
         expires,
     )
-    output.run(
-        "callers add",
+    answer.run(
         lambda _progress: issuing.add_caller(new, database),
         issuing.view_callers,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
 @callers.command("list", epilog="Example: llmops callers list")
-def list_(
-    database: Database = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
-) -> None:
+@opt.shared
+def list_(answer: opt.Answer, database: Database = None) -> None:
     """Every caller, without secrets"""
-    from llmops.cli import output
     from llmops.gateway.access import issuing
 
-    output.run(
-        "callers list",
+    answer.run(
         lambda _progress: issuing.list_callers(database),
         issuing.view_callers,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
 @callers.command("rotate", epilog="Example: llmops callers rotate ci --overlap 24h --to ci-2.key")
+@opt.shared
 def rotate(
+    answer: opt.Answer,
     name: Name,
     to: To,
     overlap: Annotated[str, typer.Option(metavar="TIME", help="How long the old key stays valid")] = "24h",
     database: Database = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Give a caller a new key; the old one stays valid for a while"""
-    from llmops.cli import output
     from llmops.gateway.access import issuing
 
-    output.run(
-        "callers rotate",
+    answer.run(
         lambda _progress: issuing.rotate_caller(name, to, overlap, database),
         issuing.view_callers,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
 @callers.command("revoke", epilog="Example: llmops callers revoke ci")
+@opt.shared
 def revoke(
+    answer: opt.Answer,
     name: Name,
     database: Database = None,
     dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Refuse a caller from now on, at running gateways too"""
-    from llmops.cli import output
     from llmops.gateway.access import issuing
 
-    output.run(
-        "callers revoke",
+    answer.run(
         lambda _progress: issuing.revoke_caller(name, database, dry_run=dry_run),
         issuing.view_callers,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

@@ -23,52 +23,36 @@ def register(app: typer.Typer) -> None:
 
 
 @check.command("triton", epilog="Example: llmops check triton ./model_repository --backends python,onnxruntime")
+@opt.shared
 def triton(
+    answer: opt.Answer,
     repository: Annotated[Path, typer.Argument(metavar="DIR", help="A Triton model repository, whoever wrote it")],
     backends: Annotated[
         str | None, typer.Option(metavar="NAME,…", help="Backends that the server has; default: not checked")
     ] = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Read every config.pbtxt, apply the server's load rules and follow the ensembles"""
     import llmops.serve.triton.check as package
-    from llmops.cli import output
 
-    output.run(
-        "check triton",
+    answer.run(
         lambda _progress: package.check_repository(repository, tuple((backends or "").split(",")) if backends else ()),
         package.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
 @check.command("kubernetes", epilog="Example: llmops check kubernetes ./deploy")
+@opt.shared
 def kubernetes(
+    answer: opt.Answer,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Kubernetes manifests, whoever wrote them")],
     version: Annotated[
         str | None, typer.Option(help="Of Kubernetes, such as 1.33  [default: the newest known]")
     ] = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Manifests against Kubernetes' schemas and against each other, offline"""
-    from llmops.cli import output
     from llmops.deploy import check as manifests
 
-    output.run(
-        "check kubernetes",
+    answer.run(
         lambda _progress: manifests.check_directory(directory, version),
         manifests.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

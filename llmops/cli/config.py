@@ -16,23 +16,15 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="config")
 
 
+@opt.shared
 def show(
+    answer: opt.Answer,
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from")] = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Every setting, its value, and with --origin where it comes from"""
     from llmops import config_report
-    from llmops.cli import output
 
-    output.run(
-        "config show",
+    answer.run(
         lambda _progress: config_report.collect(),
         lambda collected: config_report.view(collected, origin=origin),
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

@@ -17,26 +17,18 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="convert")
 
 
+@opt.shared
 def gguf(
+    answer: opt.Answer,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .gguf file")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The directory to make")],
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="bfloat16, float16 or float32")] = "bfloat16",
     force: Annotated[bool, typer.Option("--force", help="Replace DIR")] = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """GGUF to a Hugging Face directory with safetensors"""
     from llmops.checkpoint import convert
-    from llmops.cli import output
 
-    output.run(
-        "convert gguf",
+    answer.run(
         lambda progress: convert.convert_gguf(file, out, progress, dtype=dtype, force=force),
         convert.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

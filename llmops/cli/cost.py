@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="cost")
 
 
+@opt.shared
 def price(
+    answer: opt.Answer,
     model: Annotated[str, typer.Argument(help="The provider's name of the model")],
     provider: Annotated[str | None, typer.Option(help="openai, anthropic, google, …; guessed from the name")] = None,
     input_tokens: Annotated[int, typer.Option(min=0, help="The whole prompt, cached parts included")] = 0,
@@ -36,13 +38,8 @@ def price(
     reasoning_tokens: Annotated[int, typer.Option(min=0, help="Of the output, reasoning")] = 0,
     batch: Annotated[bool, typer.Option("--batch", help="The price of batch processing")] = False,
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help="The site's own prices")] = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """The exact price of a request, by part, with the price's source and date"""
-    from llmops.cli import output
     from llmops.gateway import quote
     from llmops.prices import Usage
 
@@ -54,12 +51,7 @@ def price(
         reasoning_tokens=reasoning_tokens,
     )
     spec = quote.QuoteSpec(model, provider, usage, prices, batch)
-    output.run(
-        "cost price",
+    answer.run(
         lambda _progress: quote.quote(spec),
         quote.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

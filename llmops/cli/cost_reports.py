@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +39,9 @@ def register(cost: typer.Typer) -> None:
     cost.command("reconcile", epilog="Example: llmops cost reconcile usage.csv --provider openai")(reconcile)
 
 
+@opt.shared
 def report_(
+    answer: opt.Answer,
     since: Annotated[str, typer.Option(metavar="TIME", help="24h, 7d, 2w ago, or 2026-11-01")] = "7d",
     until: Annotated[str | None, typer.Option(metavar="TIME", help="The same; now by default")] = None,
     by: Annotated[
@@ -54,56 +57,41 @@ def report_(
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write every group as CSV")] = None,
     books: Books = None,
     prices: Prices = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """What was spent, on what, and what caching and local serving saved"""
-    from llmops.cli import output
     from llmops.gateway.money import report as package
 
+    answer = dataclasses.replace(answer, json=answer.json or form is Form.JSON)
     spec = package.CostReportSpec(books, since, until, by, time_zone, against, prices, csv)
-    output.run(
-        "cost report",
+    answer.run(
         lambda _progress: package.cost_report(spec),
         package.view,
         printed=package.PRINTED.get(form.value),
-        json=json or form is Form.JSON,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
+@opt.shared
 def forecast(
+    answer: opt.Answer,
     budget: Annotated[float | None, typer.Option(min=0, metavar="USD", help="Exit 1 where it will not suffice")] = None,
     time_zone: Zone = "UTC",
     books: Books = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """What this month will cost, with the range that the days so far support"""
     from decimal import Decimal
 
-    from llmops.cli import output
     from llmops.gateway.money import forecast as package
 
     amount = None if budget is None else Decimal(repr(budget))
-    output.run(
-        "cost forecast",
+    answer.run(
         lambda _progress: package.forecast_cost(books, time_zone, amount),
         package.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
+@opt.shared
 def compare(
+    answer: opt.Answer,
     models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="Names as providers write them")],
     requests: Annotated[int, typer.Option(min=1, help="How many")] = 1000,
     input_tokens: Annotated[int | None, typer.Option("--input", min=0, help="Input tokens of one")] = None,
@@ -112,79 +100,53 @@ def compare(
     since: Annotated[str, typer.Option(metavar="TIME", help="Without --input: the ledger's load since")] = "7d",
     books: Books = None,
     prices: Prices = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """The same workload on several models: one you describe, or the one you had"""
-    from llmops.cli import output
     from llmops.gateway.money import compare as package
 
     given = package.Workload.of(requests, input_tokens, output_tokens, cached)
     spec = package.CompareSpec(tuple(models), given, books, since, prices)
-    output.run(
-        "cost compare",
+    answer.run(
         lambda _progress: package.compare_models(spec),
         package.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
+@opt.shared
 def choose(
+    answer: opt.Answer,
     models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="NAME[:TIER][:local]")],
     tier: Annotated[int, typer.Option(min=0, help="At least this quality")] = 1,
     input_tokens: Annotated[int, typer.Option("--input", min=0, help="Input tokens at most")] = 1000,
     output_tokens: Annotated[int, typer.Option("--output", min=0, help="Output tokens at most")] = 1000,
     left: Annotated[float | None, typer.Option(min=0, metavar="USD", help="What the budget has left")] = None,
     prices: Prices = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Which model the gateway would choose within a budget, and why"""
     from decimal import Decimal
 
-    from llmops.cli import output
     from llmops.gateway.money import choose as package
 
     amount = None if left is None else Decimal(repr(left))
     spec = package.ChooseSpec(tuple(models), tier, input_tokens, output_tokens, amount, prices)
-    output.run(
-        "cost choose",
+    answer.run(
         lambda _progress: package.explain_choice(spec),
         package.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
+@opt.shared
 def reconcile(
+    answer: opt.Answer,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="OpenAI's or Anthropic's export, CSV or JSON")],
     provider: Annotated[str | None, typer.Option(metavar="NAME", help="Only this provider of the ledger")] = None,
     tolerance: Annotated[float, typer.Option(min=0, max=1, help="Share that may differ")] = 0.005,
     books: Books = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """The ledger against a provider's usage export, by day and model; exit 1 where they differ"""
-    from llmops.cli import output
     from llmops.gateway.money import reconcile as package
 
-    output.run(
-        "cost reconcile",
+    answer.run(
         lambda _progress: package.reconcile(file, books, provider, tolerance),
         package.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

@@ -19,7 +19,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier ca
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
-    group = typer.Typer(help="A site on Kubernetes, Docker Compose or Ray: files, or straight to a cluster", no_args_is_help=True)
+    group = typer.Typer(help="A site on Kubernetes, Docker Compose or Ray", no_args_is_help=True)
     example = "Example: llmops deploy {} -c configs/hybrid.yaml -o deploy"
     group.command("kubernetes", epilog=example.format("kubernetes"))(kubernetes)
     group.command("compose", epilog=example.format("compose"))(compose)
@@ -31,35 +31,33 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="deploy")
 
 
+@opt.shared
 def kubernetes(
+    answer: opt.Answer,
     config: Config,
     out: Output,
     force: Force = False,
     dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Kustomize-ready manifests: engines with their plans, the gateway, Redis, policies"""
-    _deploy("kubernetes", config, out, force, dry_run, json, report, quiet, verbose)
+    _deploy(answer, "kubernetes", config, out, force, dry_run)
 
 
+@opt.shared
 def compose(
+    answer: opt.Answer,
     config: Config,
     out: Output,
     force: Force = False,
     dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """A compose.yaml for one machine"""
-    _deploy("compose", config, out, force, dry_run, json, report, quiet, verbose)
+    _deploy(answer, "compose", config, out, force, dry_run)
 
 
+@opt.shared
 def ray(
+    answer: opt.Answer,
     config: Config,
     out: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Directory to write")] = None,
     address: Annotated[
@@ -69,94 +67,53 @@ def ray(
     timeout: Annotated[float, typer.Option(metavar="S", help="How long to wait")] = 1800.0,
     force: Force = False,
     dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """A Ray Serve config on ray.serve.llm, as a file or straight to a running cluster"""
     if address is None or dry_run:
-        _deploy("ray", config, out, force, dry_run, json, report, quiet, verbose)
-    from llmops.cli import output
+        _deploy(answer, "ray", config, out, force, dry_run)
     from llmops.deploy import ray_run
 
-    output.run(
-        "deploy ray",
+    answer.run(
         lambda progress: ray_run.submit(config, address or "", progress, wait=wait, limit_s=timeout),
         ray_run.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
-def status(
-    address: Address,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
-) -> None:
+@opt.shared
+def status(answer: opt.Answer, address: Address) -> None:
     """What runs on a Ray cluster: exit code 0 when all of it does"""
-    from llmops.cli import output
     from llmops.deploy import ray_run
 
-    output.run(
-        "deploy status",
+    answer.run(
         lambda _progress: ray_run.status(address),
         ray_run.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
+@opt.shared
 def teardown(
+    answer: opt.Answer,
     name: Annotated[str, typer.Argument(metavar="SITE", help="The site's name, as deploy status shows it")],
     address: Address,
     dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Take a site away from a Ray cluster; other applications stay"""
-    from llmops.cli import output
     from llmops.deploy import ray_run
 
-    output.run(
-        "deploy teardown",
+    answer.run(
         lambda progress: ray_run.teardown(name, address, progress, dry_run=dry_run),
         ray_run.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
 def _deploy(
+    answer: opt.Answer,
     kind: Literal["kubernetes", "compose", "ray"],
     config: Path,
     out: Path | None,
     force: bool,
     dry_run: bool,
-    json: bool,
-    report: list[Path] | None,
-    quiet: bool,
-    verbose: int,
 ) -> None:
-    from llmops.cli import output
     from llmops.deploy import run
 
-    output.run(
-        f"deploy {kind}",
-        lambda _progress: run.deploy(kind, config, out, force=force, dry_run=dry_run),
-        run.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
-    )
+    answer.run(lambda _progress: run.deploy(kind, config, out, force=force, dry_run=dry_run), run.view)

@@ -15,7 +15,9 @@ def register(app: typer.Typer) -> None:
     app.command("diagnose", epilog="Example: llmops diagnose vllm.log")(diagnose)
 
 
+@opt.shared
 def diagnose(
+    answer: opt.Answer,
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="FILE|-", help="Logs of one run; none: this machine")
     ] = None,
@@ -26,22 +28,12 @@ def diagnose(
         Path | None, typer.Option("--state", metavar="FILE", help="A machine saved by: llmops doctor --json")
     ] = None,
     fix: Annotated[bool, typer.Option("--fix", help="Apply safe local remedies after showing them")] = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
-    """Root cause of a failure, from its log, offline, with the lines that prove it"""
-    from llmops.cli import output
+    """Root cause of a failure from its log, offline, with evidence"""
     from llmops.diagnosis import command
 
     request = command.Request(tuple(files or ()), explain, list_, machine, state, fix)
-    output.run(
-        "diagnose",
+    answer.run(
         lambda progress: command.answer(request, progress),
         command.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

@@ -14,23 +14,15 @@ def register(app: typer.Typer) -> None:
     app.command("doctor", epilog="Example: llmops doctor --json > state.json")(doctor)
 
 
+@opt.shared
 def doctor(
+    answer: opt.Answer,
     fix: Annotated[bool, typer.Option("--fix", help="Apply safe local remedies after showing them")] = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
-    """Examine this machine: driver, GPUs, memory, limits, packages, ports, hub"""
-    from llmops.cli import output
+    """Examine this machine: driver, GPUs, limits, packages, ports"""
     from llmops.diagnosis import command
 
-    output.run(
-        "doctor",
+    answer.run(
         lambda progress: command.doctor(progress, fix=fix),
         command.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

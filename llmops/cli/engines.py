@@ -11,7 +11,7 @@ from llmops.cli import options as opt
 
 engines = typer.Typer(
     name="engines",
-    help="Serving and quantising engines: what is there, install one in its own environment, check",
+    help="Engines in environments of their own: list, install, check",
     epilog="Example: llmops engines install vllm",
     no_args_is_help=True,
 )
@@ -23,77 +23,51 @@ def register(app: typer.Typer) -> None:
 
 
 @engines.command("list", epilog="Example: llmops engines list")
-def list_(
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
-) -> None:
+@opt.shared
+def list_(answer: opt.Answer) -> None:
     """All engines and whether they are ready here; imports nothing"""
     from llmops import engines as package
-    from llmops.cli import output
 
-    output.run(
-        "engines list",
+    answer.run(
         lambda _progress: package.list_engines(),
         package.view_list,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
 @engines.command("install", epilog="Example: llmops engines install vllm")
+@opt.shared
 def install(
+    answer: opt.Answer,
     name: Annotated[str, typer.Argument(metavar="ENGINE", help="vllm, llmcompressor or triton")],
     installer: Annotated[Literal["auto", "uv", "pip"], typer.Option(help="auto: uv where it is on the path")] = "auto",
     variant: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: cuda where a GPU is")] = "auto",
     again: Annotated[bool, typer.Option("--again", help="Make it anew even when it is whole")] = False,
     dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Make an engine's own environment, or repair it; a whole one is kept"""
     from llmops import engines as package
-    from llmops.cli import output
 
-    output.run(
-        "engines install",
+    answer.run(
         lambda progress: package.install(
             name, progress, installer=installer, variant=variant, again=again, dry_run=dry_run
         ),
         package.view_install,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
 @engines.command("check", epilog="Example: llmops engines check vllm")
+@opt.shared
 def check(
+    answer: opt.Answer,
     name: Annotated[str | None, typer.Argument(metavar="[ENGINE]", help="Default: every engine that is there")] = None,
     engine_python: Annotated[
         Path | None, typer.Option(metavar="PYTHON", help="Check the engine in this interpreter")
     ] = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Import engines in their interpreters; compare what they require with what is installed"""
     from llmops import engines as package
-    from llmops.cli import output
 
-    output.run(
-        "engines check",
+    answer.run(
         lambda progress: package.check(name, progress, engine_python),
         package.view_check,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

@@ -15,7 +15,9 @@ def register(app: typer.Typer) -> None:
     app.command("evaluate", epilog="Example: llmops evaluate smol-gptq4 --against ./SmolLM2-135M")(evaluate)
 
 
+@opt.shared
 def evaluate(
+    answer: opt.Answer,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The changed model's directory")],
     against: Annotated[str, typer.Option(metavar="BASE", help="The original's directory")],
     bits: Annotated[int | None, typer.Option(help="Default thresholds of 4 or 8 bit; read from MODEL")] = None,
@@ -28,14 +30,9 @@ def evaluate(
     engine_python: Annotated[Path | None, typer.Option(metavar="FILE", help="Interpreter that loads both")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:N")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
-    """Compare a model with its original: perplexity, KL divergence, top-1 agreement"""
+    """Compare a model with its original: perplexity, KL, agreement"""
     from llmops import quantize as package
-    from llmops.cli import output
 
     spec = package.EvaluateSpec(
         model=model,
@@ -53,12 +50,7 @@ def evaluate(
         device=device,
         threads=threads,
     )
-    output.run(
-        "evaluate",
+    answer.run(
         lambda progress: package.evaluate(spec, progress),
         package.evaluate_view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

@@ -11,7 +11,7 @@ from llmops.cli import options as opt
 
 export = typer.Typer(
     name="export",
-    help="Write a checkpoint in another runtime's format, and prove that it agrees",
+    help="Write a checkpoint for another runtime, and prove it agrees",
     epilog="Example: llmops export onnx ./Llama-3.1-8B -o ./llama-onnx --dtype float16",
     no_args_is_help=True,
 )
@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 @export.command("onnx", epilog="Example: llmops export onnx ./all-MiniLM-L6-v2 -o ./minilm-onnx")
+@opt.shared
 def onnx(
+    answer: opt.Answer,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A Hugging Face checkpoint directory")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory to make")],
     task: Annotated[
@@ -45,14 +47,9 @@ def onnx(
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace DIR")] = False,
     dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Export to ONNX with dynamic batch and length, and compare with PyTorch"""
     from llmops import export as package
-    from llmops.cli import output
 
     spec = package.OnnxSpec(
         model=model,
@@ -73,12 +70,7 @@ def onnx(
         threads=threads,
         force=force,
     )
-    output.run(
-        "export onnx",
+    answer.run(
         lambda progress: package.export_onnx(spec, progress, dry_run=dry_run),
         package.view_onnx,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

@@ -13,7 +13,7 @@ from llmops.cli import options as opt
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        help="One endpoint before local servers and cloud APIs: routing, fallback, cost",
+        help="One endpoint before local servers and cloud APIs",
         epilog="Example: llmops gateway run -c configs/gateway.yaml",
         no_args_is_help=True,
         rich_markup_mode=None,
@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="gateway")
 
 
+@opt.shared
 def run(
+    answer: opt.Answer,
     config: Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE", help="A gateway config")] = None,
     upstream: Annotated[
         str | None, typer.Option(metavar="URL", help="Instead of a config: pass everything to this server")
@@ -35,83 +37,59 @@ def run(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Listen on this port [default: 8080]")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes, one a core [default: 1]")] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help="The site's own prices")] = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Serve the OpenAI and Anthropic APIs
 
     Until Ctrl-C or SIGTERM, which finish what is under way; SIGHUP reads the config again.
     """
-    from llmops.cli import output
     from llmops.gateway import launch, view
 
     spec = launch.RunSpec(config, upstream, host, port, workers, prices)
-    output.run(
-        "gateway run",
+    answer.run(
         lambda progress: launch.run(spec, progress),
         view.served,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
+@opt.shared
 def check(
+    answer: opt.Answer,
     config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="A gateway config")],
     live: Annotated[bool, typer.Option("--live", help="Ask each provider, with the cheapest call")] = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Is a config right, and do its providers answer
 
     Its form, its prices, its keys; with --live the cheapest call to each provider.
     """
-    from llmops.cli import output
     from llmops.gateway import check as package
 
-    output.run(
-        "gateway check",
+    answer.run(
         lambda progress: package.check(config, live=live, progress=progress),
         package.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
+@opt.shared
 def rehearse(
+    answer: opt.Answer,
     config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="A gateway config")],
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Then go on serving here until Ctrl-C, for your own client")
     ] = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Try a config out before stand-ins of its providers: no keys, no models, no cost"""
-    from llmops.cli import output
     from llmops.gateway.rehearsal import rehearse as package
 
     spec = package.RehearseSpec(config, port)
-    output.run(
-        "gateway rehearse",
+    answer.run(
         lambda progress: package.rehearse(spec, progress),
         package.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
+@opt.shared
 def alerts(
+    answer: opt.Answer,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Write the files here")],
     error_rate: Annotated[float, typer.Option(help="Share of 5xx answers over 5 minutes")] = 0.05,
     p95_s: Annotated[float, typer.Option("--p95", metavar="SECONDS", help="95th percentile of the duration")] = 5.0,
@@ -119,51 +97,35 @@ def alerts(
     budget: Annotated[float, typer.Option(help="Share of any budget")] = 0.8,
     check: Annotated[bool, typer.Option("--check", help="Let promtool check and test the rules")] = False,
     dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Prometheus rules with their tests, and a Grafana dashboard, for the metrics that the gateway has"""
-    from llmops.cli import output
     from llmops.gateway.alerting import write as package
     from llmops.gateway.alerting.rules import Limits
 
     spec = package.AlertsSpec(out, Limits(error_rate, p95_s, cost, budget), check, dry_run)
-    output.run(
-        "gateway alerts",
+    answer.run(
         lambda progress: package.write_alerts(spec, progress),
         package.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
+@opt.shared
 def top(
+    answer: opt.Answer,
     url: Annotated[str, typer.Argument(help="A running gateway or its metrics port")] = "http://127.0.0.1:8080",
     every_s: Annotated[float, typer.Option("--every", min=0.2, metavar="SECONDS", help="Between samples")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="One sample, then end")] = False,
     key_env: Annotated[str | None, typer.Option(metavar="NAME", help="Variable with an admin key")] = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """A live table of a running gateway
 
     Rates, errors, latency, tokens and cost by model, on a terminal until Ctrl-C.
     """
-    from llmops.cli import output
     from llmops.gateway import top as package
 
-    output.run(
-        "gateway top",
-        lambda progress: package.watch(url, every_s=every_s, once=once or json, key_env=key_env, progress=progress),
+    answer.run(
+        lambda progress: package.watch(
+            url, every_s=every_s, once=once or answer.json, key_env=key_env, progress=progress
+        ),
         package.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

@@ -15,26 +15,18 @@ def register(app: typer.Typer) -> None:
     app.command("inspect", epilog="Example: llmops inspect ./SmolLM2-135M")(inspect)
 
 
+@opt.shared
 def inspect(
+    answer: opt.Answer,
     path: Annotated[
         Path,
         typer.Argument(metavar="DIR|FILE", help="A checkpoint directory, a .safetensors, .gguf, .onnx or .plan file"),
     ],
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
-    """Facts of a checkpoint from its headers: parameters, shape, KV cache, integrity"""
+    """Facts of a checkpoint, read from its headers alone"""
     from llmops.checkpoint import inspect as checkpoint
-    from llmops.cli import output
 
-    output.run(
-        "inspect",
+    answer.run(
         lambda _progress: checkpoint.inspect(path),
         checkpoint.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

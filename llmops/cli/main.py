@@ -6,9 +6,10 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from llmops import __version__
 from llmops.errors import ExitCode, UsageError
@@ -41,6 +42,7 @@ VERBS: Final = (
     "config",
 )
 
+
 def _print_version(value: bool) -> None:
     if value:
         typer.echo(f"llmops {__version__}")
@@ -59,10 +61,19 @@ def _root(
 _BROUGHT_BY: Final = {"status": "ps", "logs": "ps", "stop": "ps"}
 
 
+class _InOrder(TyperGroup):
+    """Lists the verbs in the order of a user's work; Typer alone puts groups behind commands."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, as `VERBS` has them."""
+        return sorted(super().list_commands(ctx), key=lambda name: VERBS.index(_BROUGHT_BY.get(name, name)))
+
+
 def build(verbs: Iterable[str] = VERBS) -> typer.Typer:
     """The command line with these verbs. One verb alone is ready in half the time of all of them."""
     made = typer.Typer(
         name="llmops",
+        cls=_InOrder,
         help="Take a language model from a checkpoint to a measured, cost-controlled endpoint, and say why when it fails",
         epilog="Start with: llmops run recipes/quickstart.yaml",
         rich_markup_mode=None,
@@ -116,12 +127,13 @@ def _usage(error: typer.TyperException) -> int:
         sys.stderr.write(message + "\n")
         return ExitCode.USAGE
     from llmops.cli import output
+    from llmops.cli.options import Answer
 
     message, _, suggestion = message.partition(" Did you mean ")
     hint = f"did you mean {suggestion}" if suggestion else f"{path} --help"
     words = path.split()[1:]
-    mode = output.Mode(verb=" ".join(words) or "llmops", json="--json" in sys.argv)
-    return output.fail(mode, UsageError(message.rstrip("."), hint))
+    answer = Answer(verb=" ".join(words) or "llmops", json="--json" in sys.argv)
+    return output.fail(answer, UsageError(message.rstrip("."), hint))
 
 
 if __name__ == "__main__":

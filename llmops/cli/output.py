@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
+from llmops.cli.options import Answer
 from llmops.errors import ExitCode, LlmopsError, UsageError
 from llmops.findings import Report
 from llmops.masking import mask, visible
@@ -38,46 +39,26 @@ class Terminated(KeyboardInterrupt):
         self.signum = signum
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """How one command talks: the shared options, as given."""
-
-    verb: str
-    json: bool = False
-    reports: tuple[Path, ...] = ()
-    quiet: bool = False
-    verbose: int = 0
-
-
 def run(
-    verb: str,
+    answer: Answer,
     work: Callable[[Progress], R],
     view: Callable[[R], Document],
     *,
     brief: Callable[[R], Document] | None = None,
     printed: Callable[[R], str] | None = None,
-    json: bool = False,
-    report: list[Path] | None = None,
-    quiet: bool = False,
-    verbose: int = 0,
 ) -> NoReturn:
     """Do the work, emit its report, exit with its code.
 
     Args:
-        verb: Name of the command, used in the JSON schema name.
+        answer: The shared options of the command, as given.
         work: Called with a progress sink; returns the report.
         view: Pure function from the report to a document for people.
         brief: The same for the terminal, where the whole document is too long for one.
         printed: What stdout gets instead of the terminal's table, where another text form was asked for.
-        json: Print one JSON document instead of the table.
-        report: Files to write, format by suffix.
-        quiet: No progress.
-        verbose: 1 logs at INFO, 2 at DEBUG and shows tracebacks.
     """
-    mode = Mode(verb, json, tuple(report or ()), quiet, verbose)
-    _configure_logging(mode)
+    _configure_logging(answer)
     _raise_on_signals()
-    raise SystemExit(int(_guarded(mode, work, _Forms(view, brief or view, printed))))
+    raise SystemExit(int(_guarded(answer, work, _Forms(view, brief or view, printed))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +70,27 @@ class _Forms(Generic[R]):
     printed: Callable[[R], str] | None
 
 
-def _guarded(mode: Mode, work: Callable[[Progress], R], forms: _Forms[R]) -> ExitCode | int:
+def _guarded(answer: Answer, work: Callable[[Progress], R], forms: _Forms[R]) -> ExitCode | int:
     try:
-        _refuse_unknown_report_suffix(mode.reports)
+        _refuse_unknown_report_suffix(answer.reports)
         with stdout_is_stderr() as stdout_fd:
-            result = _with_progress(mode, work)
+            result = _with_progress(answer, work)
         with os.fdopen(os.dup(stdout_fd), "w", encoding="utf-8") as stdout:
-            _emit(mode, result, forms, stdout)
+            _emit(answer, result, forms, stdout)
         os.close(stdout_fd)
     except LlmopsError as error:
-        return fail(mode, error)
+        return fail(answer, error)
     except BrokenPipeError:
         # The reader of stdout went away (`llmops … | head`): nothing to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt as stop:
         code = 128 + stop.signum if isinstance(stop, Terminated) else int(ExitCode.INTERRUPTED)
-        return fail(mode, LlmopsError("interrupted", None), code)
+        return fail(answer, LlmopsError("interrupted", None), code)
     except OSError as error:
-        return fail(mode, _from_os_error(error))
+        return fail(answer, _from_os_error(error))
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug must still be one line and exit 70
-        return fail(mode, _bug(error))
+        return fail(answer, _bug(error))
     return exit_code_of(result)
 
 
@@ -134,8 +115,8 @@ def stdout_is_stderr() -> Iterator[int]:
         os.dup2(real, 1)
 
 
-def _with_progress(mode: Mode, work: Callable[[Progress], R]) -> R:
-    if mode.quiet:
+def _with_progress(answer: Answer, work: Callable[[Progress], R]) -> R:
+    if answer.quiet:
         from llmops.progress import Silent
 
         return work(Silent())
@@ -145,12 +126,12 @@ def _with_progress(mode: Mode, work: Callable[[Progress], R]) -> R:
         return work(sink)
 
 
-def _emit(mode: Mode, report: R, forms: _Forms[R], stdout: Any) -> None:
+def _emit(answer: Answer, report: R, forms: _Forms[R], stdout: Any) -> None:
     from llmops.report import files, github
 
     document = forms.view(report)
-    if mode.json:
-        stdout.write(mask(files.envelope(mode.verb, report)) + "\n")
+    if answer.json:
+        stdout.write(mask(files.envelope(answer.verb, report)) + "\n")
     elif forms.printed is not None:
         stdout.write(mask(forms.printed(report)).rstrip("\n") + "\n")
     else:
@@ -158,14 +139,14 @@ def _emit(mode: Mode, report: R, forms: _Forms[R], stdout: Any) -> None:
 
         stdout.write(mask(render(forms.brief(report), color=_color(stdout), width=_width(stdout))))
     stdout.flush()
-    for path in mode.reports:
-        files.write(path, mode.verb, report, document)
+    for path in answer.reports:
+        files.write(path, answer.verb, report, document)
     if github.active():
         github.annotate(report.findings, sys.stderr)
         github.summarise(document)
 
 
-def fail(mode: Mode, error: LlmopsError, code: int | None = None) -> int:
+def fail(answer: Answer, error: LlmopsError, code: int | None = None) -> int:
     """Print an error line, its hint, and the JSON document where asked. Returns the exit code."""
     code = int(error.exit_code) if code is None else code
     red, reset = ("\033[31m", "\033[0m") if _color(sys.stderr) else ("", "")
@@ -173,12 +154,12 @@ def fail(mode: Mode, error: LlmopsError, code: int | None = None) -> int:
     if error.hint:
         lines.append(f"hint: {visible(error.hint)}")
     sys.stderr.write(mask("\n".join(lines)) + "\n")
-    if mode.verbose >= 2 or os.environ.get("LLMOPS_DEBUG") == "1":
+    if answer.verbose >= 2 or os.environ.get("LLMOPS_DEBUG") == "1":
         sys.stderr.write(mask("".join(traceback.format_exception(error.__cause__ or error))))
-    if mode.json:
+    if answer.json:
         from llmops.report import files
 
-        sys.stdout.write(mask(files.failure_envelope(mode.verb, error, code)) + "\n")
+        sys.stdout.write(mask(files.failure_envelope(answer.verb, error, code)) + "\n")
         sys.stdout.flush()
     from llmops.report import github
 
@@ -236,8 +217,8 @@ def _refuse_unknown_report_suffix(paths: tuple[Path, ...]) -> None:
             raise UsageError(f"--report {path}: there is no directory {path.parent}", f"mkdir -p {path.parent}")
 
 
-def _configure_logging(mode: Mode) -> None:
-    level = logging.ERROR if mode.quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(mode.verbose, 2)]
+def _configure_logging(answer: Answer) -> None:
+    level = logging.ERROR if answer.quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(answer.verbose, 2)]
 
     class Masking(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:

@@ -15,7 +15,9 @@ def register(app: typer.Typer) -> None:
     app.command("plan", epilog="Example: llmops plan ./Llama-3.1-8B --gpu 'A100-40GB*4,nvlink' --explain")(plan)
 
 
+@opt.shared
 def plan(
+    answer: opt.Answer,
     models: Annotated[
         list[Path] | None, typer.Argument(metavar="[MODEL]...", help="Checkpoint directories or files")
     ] = None,
@@ -52,18 +54,13 @@ def plan(
     threads: Annotated[int | None, typer.Option(metavar="N", help="Threads on the CPU")] = None,
     enforce_eager: Annotated[bool, typer.Option("--enforce-eager", help="No CUDA graphs")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show every term with its source")] = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
-    """Decide how to serve models on this machine or one on paper, term by term"""
-    from llmops.cli import output
+    """Decide how to serve models, on this machine or one on paper"""
     from llmops.planning.command import make_plan
     from llmops.planning.view import view
 
     if config is not None:
-        _plan_site(config, models or [], explain, json, report, quiet, verbose)
+        _plan_site(answer, config, models or [], explain)
     options = {
         "engine": engine,
         "engine_version": engine_version,
@@ -84,29 +81,13 @@ def plan(
         "threads": threads,
         "enforce_eager": enforce_eager,
     }
-    output.run(
-        "plan",
+    answer.run(
         lambda _progress: make_plan(models or [], options, loras=lora or (), host_file=host, gpu=gpu, explain=explain),
         view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
-def _plan_site(
-    config: Path, models: list[Path], explain: bool, json: bool, report: list[Path] | None, quiet: bool, verbose: int
-) -> None:
-    from llmops.cli import output
+def _plan_site(answer: opt.Answer, config: Path, models: list[Path], explain: bool) -> None:
     from llmops.deploy import plans
 
-    output.run(
-        "plan",
-        lambda _progress: plans.plan_site(config, models, explain=explain),
-        plans.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
-    )
+    answer.run(lambda _progress: plans.plan_site(config, models, explain=explain), plans.view)

@@ -19,90 +19,53 @@ def register(app: typer.Typer) -> None:
     app.command("stop", epilog="Example: llmops stop SmolLM2-135M")(stop)
 
 
-def ps(
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
-) -> None:
+@opt.shared
+def ps(answer: opt.Answer) -> None:
     """Servers that run detached"""
     from llmops import serve as package
-    from llmops.cli import output
 
-    output.run(
-        "ps",
+    answer.run(
         lambda _progress: package.list_servers(),
         package.view_servers,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
-def status(
-    name: Name,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
-) -> None:
+@opt.shared
+def status(answer: opt.Answer, name: Name) -> None:
     """Whether a detached server answers: exit code 0 when it does"""
     from llmops import serve as package
-    from llmops.cli import output
 
-    output.run(
-        "status",
+    answer.run(
         lambda _progress: package.status(name),
         package.view_servers,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
+@opt.shared
 def logs(
+    answer: opt.Answer,
     name: Name,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many, from the end")] = 40,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """The end of a detached server's engine log"""
     from llmops import serve as package
-    from llmops.cli import output
 
-    output.run(
-        "logs",
+    answer.run(
         lambda _progress: package.logs(name, lines),
         package.view_log,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
+@opt.shared
 def stop(
+    answer: opt.Answer,
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="As llmops ps shows them")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every detached server")] = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Stop detached servers and wait until nothing of them is left"""
     from llmops import serve as package
-    from llmops.cli import output
 
-    output.run(
-        "stop",
+    answer.run(
         lambda progress: package.stop(names or [], progress, everything=everything),
         package.view_stopped,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

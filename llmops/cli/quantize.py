@@ -15,7 +15,9 @@ def register(app: typer.Typer) -> None:
     app.command("quantize", epilog="Example: llmops quantize ./SmolLM2-135M -o smol-gptq4 --method gptq")(quantize)
 
 
+@opt.shared
 def quantize(
+    answer: opt.Answer,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Directory, .gguf file or hub id")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory to make")],
     method: Annotated[str | None, typer.Option(help="gptq awq w8a8 fp8 bnb-nf4 bnb-int8")] = None,
@@ -42,14 +44,9 @@ def quantize(
     model_card: Annotated[bool, typer.Option("--model-card", help="Also write README.md")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing --out")] = False,
     dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
-    """Quantise a checkpoint, compare it with the original, keep it when it is good"""
+    """Quantise a checkpoint, and keep it only if it is still good"""
     from llmops import quantize as package
-    from llmops.cli import output
 
     spec = package.QuantizeSpec(
         model=model,
@@ -80,12 +77,7 @@ def quantize(
         model_card=model_card,
         force=force,
     )
-    output.run(
-        "quantize",
+    answer.run(
         lambda progress: package.plan_or_quantize(spec, progress, dry_run=dry_run),
         package.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

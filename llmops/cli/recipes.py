@@ -22,88 +22,51 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="recipes")
 
 
-def list_(
-    json: opt.Json = False, report: opt.ReportFiles = None, quiet: opt.Quiet = False, verbose: opt.Verbose = 0
-) -> None:
+@opt.shared
+def list_(answer: opt.Answer) -> None:
     """Name, purpose and steps of every shipped recipe"""
-    from llmops.cli import output
     from llmops.pipeline import catalogue
 
-    output.run(
-        "recipes list",
-        lambda _progress: catalogue.catalogue(),
-        catalogue.view_catalogue,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
-    )
+    answer.run(lambda _progress: catalogue.catalogue(), catalogue.view_catalogue)
 
 
-def show(
-    name: Name,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
-) -> None:
+@opt.shared
+def show(answer: opt.Answer, name: Name) -> None:
     """Print a recipe"""
-    from llmops.cli import output
     from llmops.pipeline import catalogue
 
-    output.run(
-        "recipes show",
+    answer.run(
         lambda _progress: catalogue.show(name),
         catalogue.view_text,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
+@opt.shared
 def copy(
+    answer: opt.Answer,
     name: Name,
     target: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="Where to write it")] = Path(),
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Copy a recipe to change it"""
-    from llmops.cli import output
     from llmops.pipeline import catalogue
 
-    output.run(
-        "recipes copy",
+    answer.run(
         lambda _progress: catalogue.copy(name, target),
         catalogue.view_copy,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
+@opt.shared
 def validate(
+    answer: opt.Answer,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[RECIPE]…", help="Recipes; none: all shipped ones")
     ] = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Check recipes without running them; every problem with file:line"""
-    from llmops.cli import output
     from llmops.pipeline import catalogue
 
-    output.run(
-        "recipes validate",
+    answer.run(
         lambda _progress: catalogue.validate_files(names or []),
         catalogue.view_validation,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
     )(serve)
 
 
+@opt.shared
 def serve(
+    answer: opt.Answer,
     context: typer.Context,
     model: Annotated[
         Path | None, typer.Argument(metavar="MODEL", help="A checkpoint directory or a .gguf file")
@@ -89,14 +91,9 @@ def serve(
     instances: Annotated[int | None, typer.Option(metavar="N", help="triton: copies of the model")] = None,
     image: Annotated[str | None, typer.Option(metavar="NAME", help="vllm, triton: container image")] = None,
     dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Serve a model over OpenAI's API; words after -- go to the engine"""
     from llmops import serve as package
-    from llmops.cli import output
 
     for_triton: dict[str, Any] = {
         "repository": repository,
@@ -140,55 +137,30 @@ def serve(
 
         wanted = {**values, **for_triton, "config": config}
         if detach:
-            output.run(
-                "serve",
+            answer.run(
                 lambda progress: triton.serve_detached(triton.spec_from(wanted), sys.argv, progress),
                 package.view_started,
-                json=json,
-                report=report,
-                quiet=quiet,
-                verbose=verbose,
             )
-        output.run(
-            "serve",
+        answer.run(
             lambda progress: triton.serve(triton.spec_from(wanted), progress, dry_run=dry_run, ready_file=ready_file),
             triton.view,
-            json=json,
-            report=report,
-            quiet=quiet,
-            verbose=verbose,
         )
     if config is not None:
-        output.run(
-            "serve",
+        answer.run(
             lambda progress: package.serve_fleet(
                 config, progress, dry_run=dry_run, ready_file=ready_file, heal=heal, gateway=gateway
             ),
             package.view_fleet,
-            json=json,
-            report=report,
-            quiet=quiet,
-            verbose=verbose,
         )
     if detach:
         words = sys.argv
-        output.run(
-            "serve",
+        answer.run(
             lambda progress: package.serve_detached(package.spec_from(values, for_triton), words, progress),
             package.view_started,
-            json=json,
-            report=report,
-            quiet=quiet,
-            verbose=verbose,
         )
-    output.run(
-        "serve",
+    answer.run(
         lambda progress: package.serve(
             package.spec_from(values, for_triton), progress, dry_run=dry_run, ready_file=ready_file, heal=heal
         ),
         package.view,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

@@ -13,7 +13,7 @@ from llmops.cli.keys import ENV, Master, VaultFile
 
 tokens = typer.Typer(
     name="tokens",
-    help="Service tokens: signed, short-lived, scoped; issue, revoke, rotate the signing key",
+    help="Service tokens: signed, short-lived, scoped",
     epilog="Example: llmops tokens issue --service ranker --scope embeddings --to token",
     no_args_is_help=True,
 )
@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 
 @tokens.command("issue", epilog="Example: llmops tokens issue --service ranker --scope chat --to token")
+@opt.shared
 def issue(
+    answer: opt.Answer,
     service: Annotated[str, typer.Option(metavar="NAME", help="Who will show it")],
     scope: Annotated[list[str], typer.Option(help="chat, embeddings, models:PATTERN, …; repeatable")],
     to: Annotated[Path, typer.Option("--to", metavar="FILE", help="New file (mode 600), or /dev/fd/N")],
@@ -35,72 +37,46 @@ def issue(
     master: Master = ENV,
     vault: VaultFile = None,
     database: Database = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Sign a token for a service; it is written to a file, never printed"""
-    from llmops.cli import output
     from llmops.gateway.access import issuing
 
     new = issuing.NewToken(service, to, tuple(scope), ttl, tenant, team)
-    output.run(
-        "tokens issue",
+    answer.run(
         lambda _progress: issuing.issue_token(new, master, vault, database),
         issuing.view_token,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
 @tokens.command("revoke", epilog="Example: llmops tokens revoke --service ranker")
+@opt.shared
 def revoke(
+    answer: opt.Answer,
     token_id: Annotated[str | None, typer.Option("--id", metavar="JTI", help="One token")] = None,
     service: Annotated[str | None, typer.Option(metavar="NAME", help="Every token it has now")] = None,
     database: Database = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Refuse a token, or all of a service, from now on"""
-    from llmops.cli import output
     from llmops.gateway.access import issuing
 
-    output.run(
-        "tokens revoke",
+    answer.run(
         lambda _progress: issuing.revoke_token(token_id, service, database),
         issuing.view_token,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )
 
 
 @tokens.command("rotate", epilog="Example: llmops tokens rotate")
+@opt.shared
 def rotate(
+    answer: opt.Answer,
     master: Master = ENV,
     vault: VaultFile = None,
     database: Database = None,
-    json: opt.Json = False,
-    report: opt.ReportFiles = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Sign by a new key; tokens of the old one stay valid until they expire"""
-    from llmops.cli import output
     from llmops.gateway.access import issuing
 
-    output.run(
-        "tokens rotate",
+    answer.run(
         lambda _progress: issuing.rotate_signing_key(master, vault, database),
         issuing.view_token,
-        json=json,
-        report=report,
-        quiet=quiet,
-        verbose=verbose,
     )

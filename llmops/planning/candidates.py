@@ -88,7 +88,17 @@ def prepare(facts: ModelFacts, spec: PlanSpec, host: Host, gpus: tuple[int, ...]
             raise UsageError(f"no engine serves LoRA adapters of rank {wanted}", "the largest is 512")
     comfortable = _COMFORTABLE_CONTEXT[spec.goal]
     target = spec.max_model_len or min(limit or comfortable, comfortable)
-    return Request(facts, spec, gpu, coefficients(spec.engine_version, gpu.compute_capability), dtype, quantization, kv_dtype, target, rank)
+    return Request(
+        facts,
+        spec,
+        gpu,
+        coefficients(spec.engine_version, gpu.compute_capability),
+        dtype,
+        quantization,
+        kv_dtype,
+        target,
+        rank,
+    )
 
 
 def evaluate(request: Request, split: Split) -> Candidate:
