@@ -11,7 +11,9 @@ from llmops.cli import options as opt
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
-    group = typer.Typer(help="Show how llmops is configured", no_args_is_help=True)
+    group = typer.Typer(
+        help="Show how llmops is configured", epilog="Example: llmops config show --origin", no_args_is_help=True
+    )
     group.command("show", epilog="Example: llmops config show --origin")(show)
     app.add_typer(group, name="config")
 

@@ -12,7 +12,12 @@ from llmops.cli import options as opt
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
-    group = typer.Typer(help="Convert a checkpoint to another format", no_args_is_help=True, rich_markup_mode=None)
+    group = typer.Typer(
+        help="Convert a checkpoint to another format",
+        epilog="Example: llmops convert gguf model-Q4_K_M.gguf -o ./model",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
     group.command("gguf", epilog="Example: llmops convert gguf model-Q4_K_M.gguf -o ./model")(gguf)
     app.add_typer(group, name="convert")
 

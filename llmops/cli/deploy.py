@@ -19,8 +19,10 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier ca
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
-    group = typer.Typer(help="A site on Kubernetes, Docker Compose or Ray", no_args_is_help=True)
     example = "Example: llmops deploy {} -c configs/hybrid.yaml -o deploy"
+    group = typer.Typer(
+        help="A site on Kubernetes, Docker Compose or Ray", epilog=example.format("kubernetes"), no_args_is_help=True
+    )
     group.command("kubernetes", epilog=example.format("kubernetes"))(kubernetes)
     group.command("compose", epilog=example.format("compose"))(compose)
     group.command("ray", epilog=example.format("ray"))(ray)

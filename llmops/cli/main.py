@@ -61,7 +61,18 @@ def _root(
 _BROUGHT_BY: Final = {"status": "ps", "logs": "ps", "stop": "ps"}
 
 
-class _InOrder(TyperGroup):
+class _Whole(TyperGroup):
+    """Shows each command's sentence whole, over two lines where it must; Typer alone cuts it."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write name and first line of every command."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, (each.help or "").strip().partition("\n")[0]) for name, each in commands if each is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class _Verbs(_Whole):
     """Lists the verbs in the order of a user's work; Typer alone puts groups behind commands."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -73,9 +84,9 @@ def build(verbs: Iterable[str] = VERBS) -> typer.Typer:
     """The command line with these verbs. One verb alone is ready in half the time of all of them."""
     made = typer.Typer(
         name="llmops",
-        cls=_InOrder,
+        cls=_Verbs,
         help="Take a language model from a checkpoint to a measured, cost-controlled endpoint, and say why when it fails",
-        epilog="Start with: llmops run recipes/quickstart.yaml",
+        epilog="Example: llmops run recipes/quickstart.yaml",
         rich_markup_mode=None,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -84,6 +95,9 @@ def build(verbs: Iterable[str] = VERBS) -> typer.Typer:
     made.callback()(_root)
     for name in verbs:
         importlib.import_module(f"llmops.cli.{name}").register(made)
+    for group in made.registered_groups:
+        if group.typer_instance is not None:
+            group.typer_instance.info.cls = _Whole
     return made
 
 

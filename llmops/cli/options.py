@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout")]
 ReportFiles = Annotated[
     list[Path] | None,
-    typer.Option("--report", metavar="FILE", help="Also write .json .xml (JUnit) .sarif .md or .html; repeatable"),
+    typer.Option("--report", metavar="FILE", help="Also write .json .xml .sarif .md or .html"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result and errors")]
-Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="More detail; -vv adds tracebacks")]
+Verbose = Annotated[
+    int, typer.Option("--verbose", "-v", count=True, show_default=False, help="More detail; -vv adds tracebacks")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan, change nothing")]
 
 

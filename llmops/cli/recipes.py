@@ -14,7 +14,11 @@ Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a shipped r
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
-    group = typer.Typer(help="The recipes that ship with llmops: list, show, copy, validate", no_args_is_help=True)
+    group = typer.Typer(
+        help="The recipes that ship with llmops: list, show, copy, validate",
+        epilog="Example: llmops recipes copy quickstart mine.yaml",
+        no_args_is_help=True,
+    )
     group.command("list", epilog="Example: llmops recipes list")(list_)
     group.command("show", epilog="Example: llmops recipes show quickstart")(show)
     group.command("copy", epilog="Example: llmops recipes copy quickstart mine.yaml")(copy)

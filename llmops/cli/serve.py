@@ -9,6 +9,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from llmops.cli import options as opt
+from llmops.cli.panels import PanelCommand
+
+_MODEL, _ENGINE, _ENDPOINT, _RUNNING = "Model", "Engine", "Endpoint", "While it runs"
+_TRITON = "With --engine triton"
 
 
 def register(app: typer.Typer) -> None:
@@ -17,6 +21,7 @@ def register(app: typer.Typer) -> None:
         "serve",
         epilog="Example: llmops serve ./SmolLM2-135M --port 8000 -- --seed 1",
         context_settings={"allow_extra_args": True},
+        cls=PanelCommand,
     )(serve)
 
 
@@ -28,68 +33,123 @@ def serve(
         Path | None, typer.Argument(metavar="MODEL", help="A checkpoint directory or a .gguf file")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", metavar="FILE", help="Several models: see docs/serve.md")
+        Path | None,
+        typer.Option(
+            "--config", "-c", metavar="FILE", help="Several models, as in configs/serve.yaml", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model name that clients use", rich_help_panel=_MODEL)] = None,
+    max_model_len: Annotated[
+        int | None, typer.Option(metavar="N", help="Longest prompt plus answer, tokens", rich_help_panel=_MODEL)
+    ] = None,
+    max_num_seqs: Annotated[
+        int | None, typer.Option(metavar="N", help="Requests in a batch", rich_help_panel=_MODEL)
+    ] = None,
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        typer.Option(metavar="TYPE", show_default=False, help="bfloat16, float16 or float32", rich_help_panel=_MODEL),
+    ] = "auto",
+    quantization: Annotated[
+        str | None, typer.Option(metavar="NAME", help="While loading: bnb-nf4, bnb-int8, fp8", rich_help_panel=_MODEL)
+    ] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=DIR", help="Adapter (vllm); repeatable", rich_help_panel=_MODEL)
+    ] = None,
+    max_lora_rank: Annotated[int | None, typer.Option(metavar="N", hidden=True, rich_help_panel=_MODEL)] = None,
+    chat_template: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Instead of the model's own", rich_help_panel=_MODEL)
     ] = None,
     engine: Annotated[
         Literal["auto", "llamacpp", "transformers", "vllm", "triton", "ray", "trtllm"],
         typer.Option(
             metavar="ENGINE",
             show_default=False,
-            help="llamacpp, transformers, vllm, triton, ray, trtllm; default: fitting",
+            help="llamacpp, transformers, vllm, triton, ray or trtllm; default: what fits",
+            rich_help_panel=_ENGINE,
         ),
     ] = "auto",
-    name: Annotated[str | None, typer.Option(help="The model name that clients use")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 picks a free one")] = 8000,
-    max_model_len: Annotated[int | None, typer.Option(metavar="N", help="Longest prompt plus answer, tokens")] = None,
-    max_num_seqs: Annotated[int | None, typer.Option(metavar="N", help="Requests in a batch")] = None,
-    dtype: Annotated[
-        Literal["auto", "bfloat16", "float16", "float32"],
-        typer.Option(metavar="TYPE", show_default=False, help="bfloat16, float16 or float32"),
-    ] = "auto",
-    quantization: Annotated[
-        str | None, typer.Option(metavar="NAME", help="While loading: bnb-nf4, bnb-int8, fp8")
+    engine_python: Annotated[
+        Path | None, typer.Option(metavar="PYTHON", help="Interpreter of the engine", rich_help_panel=_ENGINE)
     ] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads; default: the free cores")] = None,
-    kv_cache_gib: Annotated[float | None, typer.Option(metavar="GIB", help="KV cache memory on the CPU")] = None,
-    gpu_memory_utilization: Annotated[float | None, typer.Option(metavar="SHARE")] = None,
-    tensor_parallel: Annotated[int | None, typer.Option(metavar="N", help="GPUs that share one copy")] = None,
-    lora: Annotated[list[str] | None, typer.Option(metavar="NAME=DIR", help="Adapter; repeatable; vllm")] = None,
-    max_lora_rank: Annotated[int | None, typer.Option(metavar="N", hidden=True)] = None,
-    eager: Annotated[bool | None, typer.Option("--eager/--compile", help="vllm; default: eager on the CPU")] = None,
-    chat_template: Annotated[Path | None, typer.Option(metavar="FILE", help="Instead of the model's own")] = None,
-    engine_python: Annotated[Path | None, typer.Option(metavar="PYTHON", help="Interpreter of the engine")] = None,
-    api_key_env: Annotated[str | None, typer.Option(metavar="VAR", help="Variable with the clients' key")] = None,
-    replicas: Annotated[int | None, typer.Option(metavar="N", help="Copies of the model; ray")] = None,
-    ready_timeout: Annotated[float | None, typer.Option(metavar="S", hidden=True)] = None,
-    ready_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Written when requests can be sent")] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="NAME", help="vllm, triton: container image", rich_help_panel=_ENGINE)
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="CPU threads; default: the free cores", rich_help_panel=_ENGINE)
+    ] = None,
+    kv_cache_gib: Annotated[
+        float | None, typer.Option(metavar="GIB", help="KV cache memory on the CPU", rich_help_panel=_ENGINE)
+    ] = None,
+    gpu_memory_utilization: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Of each GPU's memory, as in 0.9", rich_help_panel=_ENGINE)
+    ] = None,
+    tensor_parallel: Annotated[
+        int | None, typer.Option(metavar="N", help="GPUs that share one copy", rich_help_panel=_ENGINE)
+    ] = None,
+    replicas: Annotated[
+        int | None, typer.Option(metavar="N", help="Copies of the model; ray", rich_help_panel=_ENGINE)
+    ] = None,
+    eager: Annotated[
+        bool | None, typer.Option("--eager/--compile", help="vllm; default: eager on the CPU", rich_help_panel=_ENGINE)
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on", rich_help_panel=_ENDPOINT)] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 picks a free one", rich_help_panel=_ENDPOINT)] = 8000,
+    api_key_env: Annotated[
+        str | None, typer.Option(metavar="VAR", help="Variable with the clients' key", rich_help_panel=_ENDPOINT)
+    ] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Written when requests can be sent", rich_help_panel=_ENDPOINT)
+    ] = None,
+    ready_timeout: Annotated[float | None, typer.Option(metavar="S", hidden=True, rich_help_panel=_ENDPOINT)] = None,
     heal: Annotated[
-        bool, typer.Option("--heal/--no-heal", show_default=False, help="Restart with advised flags (default)")
+        bool,
+        typer.Option(
+            "--heal/--no-heal",
+            show_default=False,
+            help="Restart with advised flags (default)",
+            rich_help_panel=_RUNNING,
+        ),
     ] = True,
-    log: Annotated[Path | None, typer.Option(metavar="FILE", help="The engine's output")] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Return when it answers; then: llmops ps")] = False,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The engine's output", rich_help_panel=_RUNNING)
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when it answers; then: llmops ps", rich_help_panel=_RUNNING)
+    ] = False,
     gateway: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With -c: a gateway config for all, to write")
+        Path | None,
+        typer.Option(metavar="FILE", help="With -c: write a gateway config for all", rich_help_panel=_RUNNING),
     ] = None,
     repository: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="triton: where the model repository is or will be")
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the model repository is or will be", rich_help_panel=_TRITON),
     ] = None,
     mode: Annotated[
-        Literal["auto", "local", "docker"] | None, typer.Option(metavar="MODE", help="triton: auto, local or docker")
+        Literal["auto", "local", "docker"] | None,
+        typer.Option(metavar="MODE", help="auto, local or docker", rich_help_panel=_TRITON),
     ] = None,
     triton_backend: Annotated[
         Literal["auto", "python", "onnxruntime", "tensorrt", "vllm"] | None,
-        typer.Option(metavar="NAME", help="triton: python, onnxruntime, tensorrt or vllm"),
+        typer.Option(metavar="NAME", help="python, onnxruntime, tensorrt or vllm", rich_help_panel=_TRITON),
     ] = None,
-    http_port: Annotated[int | None, typer.Option(metavar="N", help="triton: like --port")] = None,
-    grpc_port: Annotated[int | None, typer.Option(metavar="N", help="triton: 8001 by default")] = None,
-    metrics_port: Annotated[int | None, typer.Option(metavar="N", help="triton: 8002 by default")] = None,
+    http_port: Annotated[
+        int | None, typer.Option(metavar="N", help="Like --port", hidden=True, rich_help_panel=_TRITON)
+    ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(metavar="N", help="8001 by default; --metrics-port: 8002", rich_help_panel=_TRITON)
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(metavar="N", help="8002 by default", hidden=True, rich_help_panel=_TRITON)
+    ] = None,
     queue_delay_ms: Annotated[
-        float | None, typer.Option(metavar="MS", help="triton: longest wait for a batch (100)")
+        float | None, typer.Option(metavar="MS", help="Longest wait for a batch (100)", rich_help_panel=_TRITON)
     ] = None,
-    preferred: Annotated[str | None, typer.Option(metavar="N,N", help="triton: batches run at once (8,16)")] = None,
-    instances: Annotated[int | None, typer.Option(metavar="N", help="triton: copies of the model")] = None,
-    image: Annotated[str | None, typer.Option(metavar="NAME", help="vllm, triton: container image")] = None,
+    preferred: Annotated[
+        str | None, typer.Option(metavar="N,N", help="Batch sizes that are run at once (8,16)", rich_help_panel=_TRITON)
+    ] = None,
+    instances: Annotated[
+        int | None, typer.Option(metavar="N", help="Copies of the model", rich_help_panel=_TRITON)
+    ] = None,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Serve a model over OpenAI's API; words after -- go to the engine"""
