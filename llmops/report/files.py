@@ -83,4 +83,5 @@ def _plain(value: Any) -> Any:
     item = getattr(value, "item", None)  # a numpy or torch scalar
     if callable(item):
         return item()
+    # The exception that msgspec asks of a hook for a type that it does not know either.
     raise NotImplementedError(f"cannot encode {type(value).__name__}")

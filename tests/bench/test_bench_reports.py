@@ -128,7 +128,7 @@ def test_exit_codes_follow_the_verdict():
             if document["data"]["validity"]["valid"]:
                 break
         else:
-            pytest.skip("the machine is too busy to measure on")
+            pytest.fail(f"every run was INVALID: {document['data']['validity']['reasons']}")
         assert (done.returncode, document["data"]["verdict"], document["ok"]) == (0, "PASS", True)
         document, done = bench(server.url, *load, "--slo", "ttft.p99<5s", check=6)
         assert document["data"]["verdict"] == "INCONCLUSIVE"
