@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.reply import RawHeaders, Request
 from llmops.gateway.request import serve
+from llmops.gateway.sockets import has_unread
 from llmops.gateway.surfaces import HOT, Surface
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _NEEDED: Final = ("on_headers_complete", "on_message_complete", "on_body", "on_response_complete", "shutdown")
 # How long a connection without a request is kept open while the server ends.
 _LINGER_S: Final = 0.5
+_LOOK_AGAIN_S: Final = 0.02
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -230,7 +232,12 @@ class Lane(HttpToolsProtocol):
 
     def _close_unless_asked(self) -> None:
         cycle: Any = self.cycle
-        if self._hot is None and (cycle is None or cycle.response_complete):
+        if self.transport.is_closing() or self._hot is not None or not (cycle is None or cycle.response_complete):
+            return
+        raw = self.transport.get_extra_info("socket")
+        if raw is not None and has_unread(raw.fileno()):  # a request came while the loop was busy: it is answered, too
+            self.loop.call_later(_LOOK_AGAIN_S, self._close_unless_asked)
+        else:
             self.transport.close()
 
     def close_if_idle(self, before: float) -> None:

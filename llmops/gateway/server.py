@@ -24,6 +24,7 @@ from llmops.gateway.config import Gateway
 from llmops.gateway.fastlane import Lane, fits
 from llmops.gateway.scoreboard import Scoreboard
 from llmops.gateway.site import Site
+from llmops.gateway.sockets import listen, stop_handshakes
 from llmops.gateway.state.shared_limits import SharedState
 
 if TYPE_CHECKING:
@@ -34,8 +35,10 @@ _BACKLOG: Final = 2048
 _KEEP_ALIVE_S: Final = 75
 # A request leaves no rings, so looking for them after each ten requests (700 objects) finds nothing.
 _GC: Final = (20_000, 10, 10)
-# After SIGTERM connections that were already on their way in are still taken for so long.
-_GRACE_S: Final = 0.3
+# After SIGTERM new connections are still taken for so long (who routes to us has to hear of it first) ...
+_GRACE_S: Final = 0.2
+# ... and then those whose handshake has begun: a few round trips.
+_HANDSHAKES_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +56,6 @@ class ServedReport:
         return {"url": self.url, "requests": self.requests, "seconds": round(self.seconds, 3)}
 
 
-def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A socket that holds its port; the server begins to listen on it once it also heeds signals, so that no connection is
-    taken by a process that a signal could still end. ``shared``: several processes listen on the same port (SO_REUSEPORT).
-
-    Raises:
-        MachineError: The port is taken, or the address is not this machine's.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        made.bind((host.strip("[]"), port))
-    except OSError as error:
-        made.close()
-        raise MachineError(
-            f"cannot listen on {host}:{port}: {error.strerror}", f"another port: --port {port + 1}"
-        ) from error
-    made.setblocking(False)
-    return made
-
-
 class _Server(uvicorn.Server):
     """uvicorn with our signals: SIGTERM and SIGINT drain, a second one ends at once, SIGHUP reloads."""
 
@@ -90,9 +70,11 @@ class _Server(uvicorn.Server):
         self._app = app
         self._reload = reload
         self._on_ready = on_ready
+        self._listening: list[socket.socket] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's; a port that another process began to listen on in this moment is named."""
+        self._listening = sockets or []
         try:
             await super().startup(sockets)
         except OSError as error:
@@ -137,7 +119,12 @@ class _Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self._app.draining = True
-        asyncio.get_running_loop().call_later(_GRACE_S, setattr, self, "should_exit", True)
+        asyncio.get_running_loop().call_later(_GRACE_S, self._last_call)
+
+    def _last_call(self) -> None:
+        for sock in self._listening:
+            stop_handshakes(sock)
+        asyncio.get_running_loop().call_later(_HANDSHAKES_S, setattr, self, "should_exit", True)
 
 
 def run_gateway(config: Gateway, progress: Progress, source: Path | None = None) -> ServedReport:

@@ -107,7 +107,7 @@ def rehearse(spec: RehearseSpec, progress: Progress) -> RehearseReport:
 async def _rehearse(config: Gateway, spec: RehearseSpec, scratch: Path, progress: Progress) -> RehearseReport:
     import httpx
 
-    from llmops.gateway.server import listen
+    from llmops.gateway.sockets import listen
 
     standins = StandIns(config.providers)
     stage, door = listen("127.0.0.1", 0), listen("127.0.0.1", spec.port or 0)
