@@ -21,8 +21,8 @@ def test_figures_are_within_one_percent_of_the_truth(streams, requests, tokens):
             load = ("--requests", str(requests), "--concurrency", str(streams), "--output-tokens", str(tokens))
             document, _ = bench(server.url, "--model", "truth", "--warmup", "0", "--input-tokens", "64", *load)
             log = server.log()
-            # Nearly every stamp is the kernel's; only what a full socket put off is not.
-            assert log["stamps"]["missing"] <= 0.001 * log["stamps"]["sent"], log["stamps"]
+            # Nearly every stamp is the kernel's; only what it put off (a full socket, a busy core) is not.
+            assert log["stamps"]["missing"] <= 2 + 0.001 * log["stamps"]["sent"], log["stamps"]
             return document["data"], log["requests"]
 
     wrong: list[str] = []
