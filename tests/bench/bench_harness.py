@@ -90,7 +90,7 @@ def measure(url: str, **options) -> dict:
     return msgspec.json.decode(files.envelope("bench", report))["data"]
 
 
-def valid_run(attempt, tries=4):
+def valid_run(attempt, tries=8):
     """The first of a few attempts that the client itself calls valid.
 
     None is a failure, not a skip: a client that calls every run invalid would look the same as a busy machine.
