@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway_fakes import OPENAI_TEXT, OPENAI_USAGE, Answer, Close, Fake, openai_chunk
 from gateway_fakes import openai as openai_plain
+
+if TYPE_CHECKING:
+    import openai
 
 ANTHROPIC_TEXT = "a-claude-text"
 GEMINI_TEXT = "g-gemini-text"
@@ -393,3 +396,13 @@ def triton(server: Fake, body: dict[str, Any], answer: Answer) -> None:
 
 
 HANDLERS = {"openai": openai, "anthropic": anthropic, "gemini": gemini, "triton": triton}
+
+
+def responded(client: openai.OpenAI, stream: bool, **request: Any) -> Any:
+    """The answer of ``/v1/responses``, asked for whole or put together from the stream by the SDK itself."""
+    if not stream:
+        return client.responses.create(**request)
+    with client.responses.stream(**request) as events:
+        for _ in events:
+            pass
+        return events.get_final_response()

@@ -11,7 +11,18 @@ import json
 import anthropic
 import openai
 import pytest
-from gateway_providers import ANTHROPIC_USAGE, CITIES, CITY, DIALECTS, HELLO, PIXEL, SCHEMA, TEXT, UPSTREAM_KEYS
+from gateway_providers import (
+    ANTHROPIC_USAGE,
+    CITIES,
+    CITY,
+    DIALECTS,
+    HELLO,
+    PIXEL,
+    SCHEMA,
+    TEXT,
+    UPSTREAM_KEYS,
+    responded,
+)
 from pydantic import BaseModel
 
 
@@ -319,13 +330,7 @@ def test_harmless_fields_are_dropped_and_said(oai):
 @pytest.mark.parametrize("stream", [False, True])
 def test_responses(oai, dialect, stream):
     request = {"model": f"{dialect}-model", "input": "hi", "instructions": "be brief"}
-    if stream:
-        with oai.responses.stream(**request) as events:
-            for _ in events:
-                pass
-            answer = events.get_final_response()
-    else:
-        answer = oai.responses.create(**request)
+    answer = responded(oai, stream, **request)
     assert answer.output_text == TEXT[dialect]
     assert answer.status == "completed"
     assert answer.usage.output_tokens > 0
@@ -336,13 +341,7 @@ def test_responses(oai, dialect, stream):
 def test_responses_tools(oai, dialect, stream):
     functions = [{"type": "function", "name": "weather", "parameters": SCHEMA, "strict": True}]
     request = {"model": f"{dialect}-model", "input": "hi", "tools": functions}
-    if stream:
-        with oai.responses.stream(**request) as events:
-            for _ in events:
-                pass
-            answer = events.get_final_response()
-    else:
-        answer = oai.responses.create(**request)
+    answer = responded(oai, stream, **request)
     (call,) = [item for item in answer.output if item.type == "function_call"]
     assert json.loads(call.arguments) == CITY
     again = [

@@ -10,7 +10,7 @@ import json
 import anthropic
 import openai
 import pytest
-from gateway_providers import CITY, DIALECTS, HELLO, OPENAI_TEXT, PIXEL, SCHEMA, TEXT
+from gateway_providers import CITY, DIALECTS, HELLO, OPENAI_TEXT, PIXEL, SCHEMA, TEXT, responded
 from pydantic import BaseModel
 
 ALL = [*DIALECTS, "triton"]
@@ -154,13 +154,7 @@ def test_what_triton_cannot_do_is_refused_by_name_for_messages(ant):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_responses_over_triton(oai, stream):
-    if stream:
-        with oai.responses.stream(model="triton-model", input="hi") as events:
-            for _ in events:
-                pass
-            answer = events.get_final_response()
-    else:
-        answer = oai.responses.create(model="triton-model", input="hi")
+    answer = responded(oai, stream, model="triton-model", input="hi")
     assert (answer.output_text, answer.status) == (TEXT["triton"], "completed")
 
 
@@ -180,13 +174,7 @@ def test_responses_with_an_image(oai, matrix_site, dialect):
 def test_responses_with_parallel_tools(oai, dialect, stream):
     functions = [{"type": "function", "name": name, "parameters": SCHEMA} for name in ("weather", "weather_again")]
     request = {"model": f"{dialect}-model", "input": "hi", "tools": functions}
-    if stream:
-        with oai.responses.stream(**request) as events:
-            for _ in events:
-                pass
-            answer = events.get_final_response()
-    else:
-        answer = oai.responses.create(**request)
+    answer = responded(oai, stream, **request)
     calls = [item for item in answer.output if item.type == "function_call"]
     assert [json.loads(call.arguments)["city"] for call in calls] == ["Kyoto", "Oslo"]
     assert len({call.call_id for call in calls}) == 2
@@ -197,13 +185,7 @@ def test_a_responses_tool_loop_keeps_geminis_signature(oai, matrix_site, stream)
     """The SDK's own pattern: what came as output goes back as input."""
     functions = [{"type": "function", "name": "weather", "parameters": SCHEMA}]
     request = {"model": "gemini-3-model", "input": [{"role": "user", "content": "hi"}], "tools": functions}
-    if stream:
-        with oai.responses.stream(**request) as events:
-            for _ in events:
-                pass
-            answer = events.get_final_response()
-    else:
-        answer = oai.responses.create(**request)
+    answer = responded(oai, stream, **request)
     (call,) = [item for item in answer.output if item.type == "function_call"]
     history = [*request["input"], *(item.model_dump(exclude_none=True) for item in answer.output)]
     for item in history[1:]:
