@@ -9,6 +9,7 @@ import msgspec
 from llmops.gateway import spending
 from llmops.gateway.cache.exact import Entry
 from llmops.gateway.cache_semantic import ask_of
+from llmops.gateway.cached import entry_of
 from llmops.http1 import event_data
 from llmops.prices import Charge
 from llmops.prices.money import ZERO
@@ -66,18 +67,9 @@ def keep_alike(call: Call, body: bytes) -> None:
     if text is None:
         return
     ask, hit = asked
-    usage = call.usage or call.estimate
-    entry = Entry(
-        body,
-        call.ask.stream,
-        call.target.name if call.target else "",
-        usage.input_tokens if usage else 0,
-        usage.output_tokens if usage else 0,
-        usage,
-    )
     if hit is not None:
         _check(call, cache, hit.text, text)
-    cache.store(ask, msgspec.msgpack.encode(entry), text)
+    cache.store(ask, msgspec.msgpack.encode(entry_of(call, body)), text)
 
 
 def _check(call: Call, cache: SemanticCache, kept: str, came: str) -> None:

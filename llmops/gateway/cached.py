@@ -42,8 +42,15 @@ async def keep(call: Call, body: bytes) -> None:
     if cache is None or key is None:
         return
     call.flight = None
+    form = call.route.cache
+    assert form is not None
+    await cache.finish(key, entry_of(call, body) if len(body) <= _MAX_CAPTURE else None, form.ttl_s)
+
+
+def entry_of(call: Call, body: bytes) -> Entry:
+    """An answer as it is kept: whom it came from, and what it used."""
     usage = call.usage or call.estimate
-    entry = Entry(
+    return Entry(
         body,
         call.ask.stream,
         call.target.name if call.target else "",
@@ -51,9 +58,6 @@ async def keep(call: Call, body: bytes) -> None:
         usage.output_tokens if usage else 0,
         usage,
     )
-    form = call.route.cache
-    assert form is not None
-    await cache.finish(key, entry if len(body) <= _MAX_CAPTURE else None, form.ttl_s)
 
 
 def give_up(call: Call) -> None:
