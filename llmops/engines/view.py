@@ -11,11 +11,13 @@ from llmops.units import format_duration
 
 def view_list(report: ListReport) -> Document:
     """A table of engines."""
-    rows = tuple((row.name, row.state, row.version or "-", row.purpose) for row in report.engines)
+    states = {row.name: "outdated" if row.outdated else row.state for row in report.engines}
+    rows = tuple((row.name, states[row.name], row.version or "-", row.purpose) for row in report.engines)
     cuda = has_cuda_gpu()
     missing = [row.name for row in report.engines if row.state != "ready" and (cuda or not ENGINES[row.name].needs_gpu)]
     verdict = Text(f"install one with: llmops engines install {missing[0]}", "dim") if missing else None
-    return Document("engines", (Table(("engine", "state", "version", "purpose"), rows),), verdict)
+    notes = [Text(f"{finding.message}: {finding.remedy}", "warn") for finding in report.findings]
+    return Document("engines", (Table(("engine", "state", "version", "purpose"), rows), *notes), verdict)
 
 
 def view_install(report: InstallReport) -> Document:
@@ -25,6 +27,7 @@ def view_install(report: InstallReport) -> Document:
         facts += [("version", report.check.version or "?"), ("took", format_duration(report.seconds))]
     blocks: list[Block] = [Facts(tuple(facts))]
     if report.action == "planned":
+        blocks += [Text(finding.message, "warn") for finding in report.findings]
         blocks.append(Code("\n".join(report.steps), "sh"))
         return Document(f"engine {report.engine}", tuple(blocks), Text("nothing was changed", "dim"))
     return Document(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llmops.engines import catalog, environments, installation, recipe
-from llmops.engines.checking import probe
+from llmops.engines.checking import list_engines, probe
 from llmops.engines.environments import MARKER, environment, interpreter
 from llmops.errors import MachineError, OutsideError, UsageError
 from llmops.progress import Silent
@@ -113,6 +113,56 @@ def test_an_engine_is_installed_without_what_breaks_it_then_kept_then_repaired(t
     broken = probe(TOY, toy / "bin" / "python")
     assert "toy_helper" in broken.import_error
     assert [finding.severity for finding in broken.findings()] == ["error"]
+
+
+def without_pip(spec, path, requirements, installer, *, cuda):
+    """Steps that make an environment of one module at once; an engine of version 3 cannot be had."""
+    version = requirements[0].partition("==")[2]
+
+    def fill():
+        if version == "3.0":
+            raise OutsideError("No matching distribution", "the log")
+        site = recipe.site_packages(path)
+        (site / "toy_engine.py").write_text(f"version = {version!r}\n")
+        recipe.write_alias(path, "toy-engine", "toy-engine")
+
+    return (recipe.Step("making", "", (sys.executable, "-m", "venv", "--without-pip", str(path)), act=fill),)
+
+
+def test_requirements_that_changed_are_seen_and_a_failed_update_leaves_the_old_engine(toy, monkeypatch):
+    monkeypatch.setattr(recipe, "steps", without_pip)
+    make()
+    assert environment("toy").recipe == catalog.fingerprint(TOY, cuda=False)
+
+    monkeypatch.setitem(catalog.ENGINES, "toy", replace(TOY, install_cpu=("toy-engine==3.0",)))
+    with pytest.raises(OutsideError, match="No matching distribution"):
+        make()
+    assert in_environment(toy, "import toy_engine; print(toy_engine.version)") == "1.0"
+
+    monkeypatch.setitem(catalog.ENGINES, "toy", replace(TOY, install_cpu=("toy-engine==2.0",)))
+    why = "its requirements changed: toy-engine==2.0 is new, toy-engine==1.0 is gone"
+    assert environments.outdated(environment("toy")) == why
+    assert interpreter("toy") == toy / "bin" / "python", "it still works"
+    (row,) = (row for row in list_engines().engines if row.name == "toy")
+    assert (row.state, row.outdated) == ("ready", why)
+    assert why in make(dry_run=True).findings[0].message
+    assert (make().action, in_environment(toy, "import toy_engine; print(toy_engine.version)")) == ("updated", "2.0")
+    assert make().action == "kept"
+    assert sorted(path.name for path in toy.parent.iterdir()) == [".toy.lock", "toy", "toy.install.log"]
+
+    monkeypatch.setitem(
+        catalog.ENGINES, "toy", replace(TOY, install_cpu=("toy-engine==2.0",), also_cpu=("toy-helper",))
+    )
+    assert environments.outdated(environment("toy")).startswith("what goes in with its requirements")
+    assert environments.outdated(environment("toy"), cuda=True) == "it was made for cpu, cuda is asked for"
+
+
+def test_records_of_an_older_llmops_are_judged_by_their_requirements(toy):
+    toy.mkdir(parents=True)
+    (toy / MARKER).write_text(json.dumps({"requirements": ["toy-engine==1.0"], "installer": "pip"}))
+    assert environments.outdated(environment("toy")) is None
+    (toy / MARKER).write_text(json.dumps({"requirements": ["toy-engine==0.9"], "installer": "pip"}))
+    assert "toy-engine==0.9 is gone" in environments.outdated(environment("toy"))
 
 
 def test_a_package_that_cannot_be_had_is_an_outside_error_and_leaves_no_ready_environment(toy, monkeypatch):
