@@ -18,7 +18,7 @@ ROWS = {
         "checkpoint", "hardware", "http1", "engines", "report", "prices", "recipes", "settings", "process",
         "process_guard", "extras", "sites",
     },
-    0: {"errors", "findings", "units", "progress", "masking", "__init__"},
+    0: {"causes", "errors", "findings", "units", "progress", "masking", "__init__"},
 }  # fmt: skip
 ROW_OF = {part: row for row, parts in ROWS.items() for part in parts}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_shipped" not in path.parts)

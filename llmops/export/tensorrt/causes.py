@@ -4,33 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
+from llmops.causes import Cause, Found, fill, find
 from llmops.errors import ExitCode, LlmopsError
 from llmops.units import format_size
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """One known failure.
-
-    Attributes:
-        rule: Stable name.
-        pattern: Found in a log line of severity error, or in an exception's text.
-        message: What it means; ``{1}`` is the pattern's first group.
-        hint: What to do.
-        code: Whose fault it is.
-        example: A real line that it matches.
-    """
-
-    rule: str
-    pattern: str
-    message: str
-    hint: str
-    code: ExitCode
-    example: str
-
 
 CAUSES: Final = (
     Cause("trt-onnx-corrupt", r"MODEL_DESERIALIZE_FAILED|Failed to parse the ONNX model",
@@ -111,23 +89,18 @@ def explain(lines: Iterable[str], fallback: str, *, backend: str) -> LlmopsError
         backend: Name of the module, shown in the message.
     """
     said = [line for line in lines if line.strip()]
-    for line in said:
-        for cause in CAUSES:
-            match = re.search(cause.pattern, line)
-            if match:
-                return _known(cause, match, said, backend)
+    found = find(CAUSES, said)
+    if found is not None:
+        return _known(found, said, backend)
     first = _first_sentence(said[0]) if said else fallback
     return LlmopsError(f"{backend}: {first}", "-vv shows its whole log", exit_code=ExitCode.OUTSIDE)
 
 
-def _known(cause: Cause, match: re.Match[str], lines: list[str], backend: str) -> LlmopsError:
-    groups = [group for group in match.groups() if group] + ["", ""]
+def _known(found: Found, lines: list[str], backend: str) -> LlmopsError:
+    cause, named = found.cause, list(found.named)
     if cause.rule == "trt-workspace-budget":
-        groups = [format_size(int(group)) for group in groups if group]
-    text, hint = (
-        said.replace("{1}", groups[0] or _operator(lines)).replace("{2}", groups[1])
-        for said in (cause.message, cause.hint)
-    )
+        named = [format_size(int(size)) for size in named]
+    text, hint = (fill(said, named, _operator(lines)) for said in (cause.message, cause.hint))
     if cause.rule == "trt-no-cuda" and backend == "tensorrt_rtx":
         hint = "leave out what needs one (--refit, --strip, --layer-info), or use a machine with a GPU"
     return LlmopsError(text.rstrip(": "), hint, exit_code=cause.code)

@@ -21,7 +21,11 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class TritonLaunch:
-    """One server process."""
+    """One server process.
+
+    Attributes:
+        container: Name of its container; None for a process of this machine.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str | None]
@@ -29,6 +33,7 @@ class TritonLaunch:
     grpc: str
     metrics_url: str
     deadline_s: float
+    container: str | None = None
 
 
 def make_launch(
@@ -54,6 +59,7 @@ def make_launch(
         grpc=f"{host}:{ports.grpc}",
         metrics_url=f"http://{host}:{ports.metrics}/metrics",
         deadline_s=spec.ready_timeout_s or round(120 + weights_bytes / (20 * 1024**2), 1),
+        container=container_name(ports) if server.kind == "container" else None,
     )
 
 
@@ -94,27 +100,43 @@ def _local(spec: TritonSpec, server: Server, repository: Path, ports: Ports, gpu
 
 
 def _container(spec: TritonSpec, server: Server, repository: Path, ports: Ports, gpu: bool) -> Built:
-    public = spec.host
+    host = f"[{spec.host}]" if ":" in spec.host else spec.host
+    published = {ports.http: 8000, ports.grpc: 8001, ports.metrics: 8002}
+    mounts = {repository: "/models"}
+    if spec.model is not None and spec.middle == "vllm":  # its files stay where they are; model.json names that place
+        mounts[spec.model.absolute()] = str(spec.model.absolute())
+    variables = {
+        "OMP_NUM_THREADS": str(spec.threads or 1),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
     argv = [
-        *(str(server.program), "run", "--rm", "--init", "--shm-size=1g"),
-        *(["--gpus", "all"] if gpu else []),
-        *(
-            "-p",
-            f"{public}:{ports.http}:8000",
-            "-p",
-            f"{public}:{ports.grpc}:8001",
-            "-p",
-            f"{public}:{ports.metrics}:8002",
-        ),
-        *("-v", f"{repository}:/models:ro"),
-        *(
-            []
-            if spec.model is None or spec.middle != "vllm"
-            else ["-v", f"{spec.model.absolute()}:{spec.model.absolute()}:ro"]
-        ),
-        *("-e", f"OMP_NUM_THREADS={spec.threads or 1}"),
+        *(str(server.program), "run", "--rm", "--init", "--name", container_name(ports), "--shm-size", "1g"),
+        *(_gpus(server) if gpu else ()),
+        *(word for outside, inside in published.items() for word in ("--publish", f"{host}:{outside}:{inside}")),
+        # Unlike --volume, a mount makes no empty directory where the source is missing.
+        *(word for source, target in mounts.items() for word in ("--mount", _mount(source, target))),
+        *(word for name, value in variables.items() for word in ("--env", f"{name}={value}")),
         str(server.image),
         *("tritonserver", "--model-repository=/models", f"--allow-gpu-metrics={'true' if gpu else 'false'}"),
         *spec.extra,
     ]
     return tuple(argv), {}
+
+
+def container_name(ports: Ports) -> str:
+    """By its port, which only one of them can have: what a killed client left running can be found and removed."""
+    return f"llmops-triton-{ports.http}"
+
+
+def _gpus(server: Server) -> tuple[str, ...]:
+    return ("--device", "nvidia.com/gpu=all") if server.program.name == "podman" else ("--gpus", "all")
+
+
+def _mount(source: Path, target: str) -> str:
+    """A bind mount; the engines read it as a line of CSV, in which quotes keep a comma."""
+    return ",".join(
+        f'"{part}"' if "," in part else part
+        for part in ("type=bind", f"source={source}", f"target={target}", "readonly")
+    )

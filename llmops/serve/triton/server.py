@@ -19,6 +19,7 @@ from llmops.serve.preflight import free_port
 from llmops.serve.ready import request
 from llmops.serve.triton import first
 from llmops.serve.triton.check import check_repository
+from llmops.serve.triton.images import have_image, removed
 from llmops.serve.triton.launch import Ports, TritonLaunch, make_launch
 from llmops.serve.triton.locate import Server, find_server
 from llmops.serve.triton.logs import describe, error_lines, find_cause
@@ -159,8 +160,10 @@ def running(decision: TritonDecision, progress: Progress, log: Path | None = Non
     progress.phase(f"starting Triton ({decision.server.kind})")
     progress.note(f"log: {log}")
     command = Command(decision.launch.argv, log, decision.launch.env, grace_s=GRACE_S)
+    if decision.server.kind == "container":
+        have_image(decision.server, log, progress)
     began = time.monotonic()
-    with start(command) as child:
+    with removed(decision.server, decision.launch, log), start(command) as child:
         states = _wait_ready(child, decision, log, progress, began)
         answers = _ask(child, decision, log, progress)
         yield RunningTriton(decision, child, log, round(time.monotonic() - began, 2), states, answers)
@@ -213,14 +216,14 @@ def model_states(url: str) -> dict[str, str]:
 def explain_end(code: int | None, log: Path, when: str) -> TritonFailedError:
     """What a dead server's log says."""
     lines = tail(log, 2000, max_bytes=1 << 20)
-    cause, line = find_cause(lines)
+    found = find_cause(lines)
     errors = error_lines(lines)
     ended = f"Triton ended with exit code {code} {when}"
     if code is not None and code > 128:
         ended = f"Triton was ended by signal {code - 128} {when}"
-    if cause is not None:
-        return TritonFailedError(f"{ended}: {describe(cause, line)}", cause.hint, cause.code, log, errors)
-    text = f"{ended}: {line}" if line else ended
+    if found is not None:
+        return TritonFailedError(f"{ended}: {describe(found)}", found.cause.hint, found.cause.code, log, errors)
+    text = f"{ended}: {errors[0]}" if errors else ended
     return TritonFailedError(text, f"the log is {log}", OutsideError.exit_code, log, errors)
 
 
