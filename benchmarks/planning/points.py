@@ -1,12 +1,16 @@
 """Compare the planner with memory reports of real vLLM starts.
 
-    python benchmarks/planning/points.py POINTS.jsonl [--all] [--json]
+    python benchmarks/planning/points.py POINTS.jsonl [--leave-one-out] [--json]
 
 Each line of POINTS.jsonl is one start: ``model``, ``engine`` ("vLLM 0.19.0"), ``gpu``, ``gpu_total_gib``, ``tp``, ``pp``,
 ``gpu_memory_utilization``, ``max_model_len``, ``dtype``, ``quantization``, ``kv_cache_dtype``, and what the log said:
 ``weights_gib``, ``activation_peak_gib``, ``non_torch_gib``, ``kv_cache_gib``, ``kv_tokens``. Model facts come from
 ``models/*.json`` beside this script (config.json fields), never from the points. Two errors are shown for the KV cache:
-with the logged weights given (``--weights-gib``), and from the model's files alone.
+with the logged weights given (``--weights-gib``), and from the model's files alone. With ``--leave-one-out`` each model is
+planned with coefficients that were found from the other models' points (``left_out.py``).
+
+Every point is also planned with its context and its share of the card left to the planner, and that plan is put to vLLM's
+own two checks (what is free at the start, and room for one request) with the figures of the log, not of the plan.
 """
 
 from __future__ import annotations
@@ -22,20 +26,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from known_models import find_model, load_models
+from left_out import Start, planned_with, refit
+from start_check import why_refused
+
 from llmops.checkpoint.facts import ModelFacts
-from llmops.checkpoint.reader import read_model
 from llmops.errors import LlmopsError
 from llmops.hardware.host import Host
 from llmops.hardware.paper import host_from_gpus
+from llmops.planning.coefficients import coefficients
 from llmops.planning.plan import plan
 from llmops.planning.types import ModelPlan, PlanSpec
-
-HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
 class Row:
-    """One point with the planner's answers and their errors in percent; None where the log does not say."""
+    """One point with the planner's answers and their errors in percent; None where the log does not say.
+
+    ``refused``: why vLLM would not start one of the plans, None when it would start all.
+    """
 
     id: str
     model: str
@@ -49,6 +58,7 @@ class Row:
     activation: str
     bytes_error: float | None
     tokens_error: float | None
+    refused: str | None
 
 
 def main() -> int:
@@ -56,8 +66,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("points", type=Path)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--leave-one-out", action="store_true", help="coefficients from the other models' points only")
     options = parser.parse_args()
-    rows, skipped = evaluate(options.points)
+    rows, skipped = evaluate(options.points, leave_one_out=options.leave_one_out)
     summary = summarise(rows)
     if options.json:
         json.dump({"summary": summary, "rows": [vars(row) for row in rows], "skipped": skipped}, sys.stdout, indent=1)
@@ -70,96 +81,57 @@ def main() -> int:
     return 0 if summary["ok"] else 1
 
 
-def evaluate(path: Path) -> tuple[list[Row], list[tuple[str, str]]]:
+def evaluate(path: Path, *, leave_one_out: bool = False) -> tuple[list[Row], list[tuple[str, str]]]:
     """All points that say enough to be planned, and why the others do not."""
-    rows: list[Row] = []
+    starts: list[Start] = []
     skipped: list[tuple[str, str]] = []
     with tempfile.TemporaryDirectory() as scratch:
         known = load_models(Path(scratch))
         for line in path.read_text(encoding="utf-8").splitlines():
             point = json.loads(line)
             try:
-                rows.append(compare(point, known))
+                starts.append(started(point, known))
             except (LookupError, LlmopsError) as error:
                 skipped.append((point["id"], str(error)))
-    return rows, skipped
+    if not leave_one_out:
+        return [compare(start) for start in starts], skipped
+    return [left_out(start, starts, skipped) for start in starts], skipped
 
 
-def load_models(scratch: Path) -> dict[str, ModelFacts]:
-    """Facts by model name, each read from a directory that has only a config.json."""
-    found: dict[str, ModelFacts] = {}
-    for file in sorted((HERE / "models").glob("*.json")):
-        entry = json.loads(file.read_text(encoding="utf-8"))
-        directory = scratch / file.stem
-        directory.mkdir()
-        (directory / "config.json").write_text(json.dumps(entry["config"]), encoding="utf-8")
-        facts = read_model(directory)
-        found |= {key: facts for name in entry["models"] for key in (name.lower(), name.lower().split("/")[-1])}
-    return found
+def left_out(start: Start, starts: list[Start], skipped: list[tuple[str, str]]) -> Row:
+    """One point with coefficients from the starts of other models."""
+    row = refit(start.row, [other for other in starts if other.shape != start.shape])
+    if row is None:
+        skipped.append((start.point["id"], "no other model's start of these versions: planned with the row as it is"))
+        return compare(start)
+    with planned_with(row):
+        return compare(start)
 
 
-def find_model(name: str, known: dict[str, ModelFacts]) -> ModelFacts:
-    """Facts for a point's model name, which may carry a remark in brackets.
+def started(point: dict[str, Any], known: dict[str, ModelFacts]) -> Start:
+    """A point with its model's facts and its plan.
 
-    A name that is in no file may still be the base or a tuned form of one that is, which has the same shape, or such a
-    model quantised, which its name then says.
+    Raises:
+        LookupError: It does not say enough, or its model is not known.
     """
-    plain = re.sub(r"\s*\(.*\)$", "", name).strip().lower()
-    for key in (plain, plain.split("/")[-1]):
-        if key in known:
-            return known[key]
-    family, method = _family(plain)
-    for key, facts in known.items():
-        if (facts.quantization is None or method is None) and _family(key)[0] == family:
-            return facts if method is None or facts.quantization else _quantised(facts, method)
-    raise LookupError(f"no facts of {name!r}")
-
-
-# Words of a name that do not change a model's shape.
-_TUNED = {"instruct", "it", "pt", "chat", "hf", "base", "meta", "thinking", "preview", "2507", "0528"}
-# Words that say how a model is quantised -> files whose quantisation is meant.
-_METHODS = {
-    "awq": "qwen2.5-72b-instruct-awq",
-    "w4a16": "llama-3.3-70b-instruct-quantized.w4a16",
-    "gptq": "llama-3.3-70b-instruct-quantized.w4a16",
-    "w8a8": "llama-3.3-70b-instruct-quantized.w8a8",
-    "fp8": "qwen2.5-7b-instruct-fp8-dynamic",
-}
-
-
-def _family(name: str) -> tuple[frozenset[str], str | None]:
-    """Words of a name that tell its shape, and how it is quantised."""
-    words = set(re.split(r"[-_. ]+", name.rsplit("/", maxsplit=1)[-1]))
-    method = next((method for method in _METHODS if method in words), None)
-    noise = {"quantized", "dynamic", "int4", "int8", "marlin", "block", method or ""}
-    return frozenset(words - _TUNED - (noise if method else set())), method
-
-
-def _quantised(facts: ModelFacts, method: str) -> ModelFacts:
-    """The same model quantised as others of this kind are."""
-    models = {
-        file.stem: json.loads(file.read_text(encoding="utf-8"))["config"] for file in (HERE / "models").glob("*.json")
-    }
-    config = next(each for stem, each in models.items() if stem == facts.name)
-    with tempfile.TemporaryDirectory() as scratch:
-        config["quantization_config"] = models[_METHODS[method]]["quantization_config"]
-        (Path(scratch) / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        return read_model(Path(scratch))
-
-
-def compare(point: dict[str, Any], known: dict[str, ModelFacts]) -> Row:
-    """Plan one point twice and compare."""
     for field in ("kv_cache_gib", "gpu_total_gib", "gpu_memory_utilization", "tp"):
         if point.get(field) is None:
             raise LookupError(f"the point does not state {field}")
-    facts = find_model(point["model"], known)
-    host = _host(point)
-    alone = plan(_spec(point), [facts], host).models[0]
+    facts, host = find_model(point["model"], known), _host(point)
+    version = _spec(point).engine_version
+    row = coefficients(version, host.gpus[0].compute_capability)
+    return Start(point, facts, plan(_spec(point), [facts], host).models[0], row)
+
+
+def compare(start: Start) -> Row:
+    """Plan one point twice and compare."""
+    point, host = start.point, _host(start.point)
+    alone = plan(_spec(point), [start.facts], host).models[0]
     given = None
     if point.get("weights_gib"):
         # With a pipeline the fullest stage decides; logs that state both give it as what was loaded.
         weights = point.get("model_load_gib") or point["weights_gib"]
-        given = plan(_spec(point, weights), [facts], host).models[0]
+        given = plan(_spec(point, weights), [start.facts], host).models[0]
     logged = float(point["kv_cache_gib"])
     per_token = logged * 2**30 / point["kv_tokens"] if point.get("kv_tokens") else None
     return Row(
@@ -175,7 +147,14 @@ def compare(point: dict[str, Any], known: dict[str, ModelFacts]) -> Row:
         activation=f"{alone.memory.activation_gib:.2f}/{point.get('activation_peak_gib')}",
         bytes_error=_error(alone.memory.kv_bytes_per_token, per_token) if (point.get("pp") or 1) == 1 else None,
         tokens_error=_error(_exact(alone, logged, point), point.get("kv_tokens")),
+        refused=why_refused(start, (_spec(point), *_free_specs(point)), host),
     )
+
+
+def _free_specs(point: dict[str, Any]) -> Iterator[PlanSpec]:
+    """The same start with the context and the share of the card left to the planner."""
+    for goal in ("throughput", "context"):
+        yield _spec(point).model_copy(update={"max_model_len": None, "gpu_memory_utilization": None, "goal": goal})
 
 
 def _exact(chosen: ModelPlan, logged: float, point: dict[str, Any]) -> float | None:
@@ -237,7 +216,8 @@ def summarise(rows: list[Row]) -> dict[str, Any]:
         "weights error %": mean(row.weights_error for row in rows),
         "KV bytes a token, worst error %": max(per_token, default=None),
         "KV bytes a token, within 0.1 %": f"{sum(error <= 0.1 for error in per_token)} of {len(per_token)}",
-        "ok": (given or 0) <= 3 and (alone or 0) <= 6,
+        "plans that vLLM would refuse": sum(row.refused is not None for row in rows),
+        "ok": (given or 0) <= 3 and (alone or 0) <= 6 and not any(row.refused for row in rows),
     }
 
 
@@ -253,6 +233,8 @@ def _print(rows: list[Row]) -> None:
             f"{row.id:6}{row.model:38}{row.setting:22}{row.kv_gib:7.2f}{given:>8}{given_error:>8}{alone:>8}{alone_error:>8}"
             f"{weights:>7}{row.activation:>12}{per_token:>9}"
         )
+        if row.refused:
+            print(f"      vLLM would refuse a plan: {row.refused}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from llmops.planning.choices import (
     default_num_seqs,
     engine_obstacle,
 )
-from llmops.planning.coefficients import DEFAULT_VERSION, Coefficients, coefficients
+from llmops.planning.coefficients import DEFAULT_VERSION, RESERVE_GIB, Coefficients, coefficients
 from llmops.planning.limits import largest_utilization, next_lora_rank
 from llmops.planning.memory import Setting, account
 from llmops.planning.parallel import Split
@@ -132,13 +132,15 @@ def _relax(request: Request, split: Split, setting: Setting) -> Candidate:
         setting = replace(setting, utilization=max(setting.utilization, min(_HIGHEST_UTILIZATION, possible)))
         candidate = _measure(request, split, setting)
     while candidate.shortfall_gib and request.spec.max_num_seqs is None and setting.max_num_seqs > 16:
-        setting = replace(setting, max_num_seqs=setting.max_num_seqs // 2)
-        candidate = _measure(request, split, setting)
+        fewer = replace(setting, max_num_seqs=setting.max_num_seqs // 2)
+        tried = _measure(request, split, fewer)
+        if tried.memory.kv_cache_gib <= candidate.memory.kv_cache_gib:
+            break  # the warm-up's peak is no longer the sampler's
+        setting, candidate = fewer, tried
     if not candidate.shortfall_gib or request.spec.max_model_len is not None:
         return candidate
-    longest = kv.longest_request(
-        candidate.pool_bytes, candidate.cache, setting.max_model_len, setting.max_num_batched_tokens
-    )
+    room = max(0.0, candidate.pool_bytes - RESERVE_GIB * 2**30)
+    longest = kv.longest_request(room, candidate.cache, setting.max_model_len, setting.max_num_batched_tokens)
     if longest >= min(_MIN_USEFUL_CONTEXT, request.facts.context_length or _MIN_USEFUL_CONTEXT):
         shorter = _measure(request, split, replace(setting, max_model_len=longest // 256 * 256))
         return shorter if shorter.shortfall_gib is None else candidate
@@ -148,6 +150,8 @@ def _relax(request: Request, split: Split, setting: Setting) -> Candidate:
 def _measure(request: Request, split: Split, setting: Setting) -> Candidate:
     memory, cache = account(request.facts, setting, request.gpu.total_gib, request.row, _measured(request, setting))
     needed = kv.request_bytes(cache, setting.max_model_len, setting.max_num_batched_tokens) / 2**30
+    if request.spec.max_model_len is None:
+        needed += RESERVE_GIB
     # The engine also refuses to start when less is free than the share it was told to take.
     taken = memory.budget_gib - free_at_start(request, split)
     shortfall = max(0.0, needed - memory.kv_cache_gib, taken)

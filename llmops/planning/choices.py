@@ -8,9 +8,11 @@ from llmops.checkpoint.facts import ModelFacts
 from llmops.hardware.host import Gpu
 from llmops.planning.coefficients import (
     BF16_FLOOR,
+    BITSANDBYTES_LEFT,
     DEFAULT_VERSION,
     ENGINE_FLOOR,
     FP8_KV_FLOOR,
+    GPTQ_NARROWED,
     Coefficients,
     Version,
     capability_floor,
@@ -67,7 +69,22 @@ def choose_quantization(facts: ModelFacts, spec: PlanSpec, gpu: Gpu) -> Choice |
     if floor and capability and capability < floor.capability:
         what = f"{method} needs compute capability {_dotted(floor.capability)} ({floor.note})"
         return Choice(method, reason, f"{what}, {gpu.name} has {_dotted(capability)}")
+    if obstacle := _narrowed(facts, spec):
+        return Choice(method, reason, obstacle)
+    if method in ("bitsandbytes", "nf4", "fp4", "int8") and _version(spec) >= BITSANDBYTES_LEFT:
+        reason += f"; from {_dotted(BITSANDBYTES_LEFT[:2])} on vLLM needs the package vllm-bnb-plugin for it"
     return Choice(method, reason)
+
+
+def _narrowed(facts: ModelFacts, spec: PlanSpec) -> str | None:
+    """Why newer versions do not read a GPTQ checkpoint that older ones read."""
+    stored = facts.quantization
+    if stored is None or stored.method != "gptq" or _version(spec) < GPTQ_NARROWED:
+        return None
+    if stored.bits in (4, 8) and stored.symmetric is not False:
+        return None
+    kind = f"{stored.bits:g} bit" + ("" if stored.symmetric is not False else ", asymmetric")
+    return f"from {_dotted(GPTQ_NARROWED[:2])} on vLLM reads symmetric GPTQ of 4 and 8 bits only, this is {kind}"
 
 
 def engine_obstacle(gpu: Gpu) -> str | None:

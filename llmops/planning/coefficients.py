@@ -117,24 +117,42 @@ class Floor:
     note: str
 
 
-# From vLLM's quantisation hardware table and the capability checks in its logs.
+# From vLLM's source, read in 0.8.5, 0.10.2, 0.12 to 0.14, 0.16, 0.18, 0.19, 0.21 to 0.24, 0.26 to 0.29 and 0.32. There a
+# method passes two checks: get_min_capability of its class in model_executor/layers/quantization (for compressed-tensors
+# of the scheme in compressed_tensors/schemes), and for what only Marlin computes check_marlin_supported in
+# utils/marlin_utils.py. A row holds from the version where both first let a card through. 0.6's is from its documents.
 FLOORS: Final = (
+    # GPTQConfig says 6.0 and computes with ExLlama, on every card that the engine takes. AutoGPTQConfig, which replaced it
+    # and gptq_marlin in 0.22, still says 6.0, but its layers ask for Marlin, which needs 7.5.
     Floor("gptq", (0, 0, 0), (7, 0), "Marlin kernels from 8.0 on"),
-    Floor("awq", (0, 0, 0), (7, 5), "Marlin kernels from 8.0 on"),
+    Floor("gptq", (0, 14, 0), (7, 0), "Marlin kernels from 7.5 on"),
+    Floor("gptq", (0, 22, 0), (7, 5), "Marlin kernels only"),
+    Floor("awq", (0, 0, 0), (7, 5), "AWQ's own kernels"),
+    # compressed_tensors_wNa16.
     Floor("w4a16", (0, 0, 0), (8, 0), "Marlin"),
     Floor("w4a16", (0, 12, 0), (7, 5), "Marlin"),
     Floor("w8a16", (0, 0, 0), (8, 0), "Marlin"),
+    Floor("w8a16", (0, 12, 0), (7, 5), "Marlin"),
     Floor("w8a8", (0, 0, 0), (7, 5), "int8 tensor cores"),
     Floor("fp8", (0, 0, 0), (8, 9), "8-bit float tensor cores"),
     Floor("fp8", (0, 6, 0), (8, 0), "weight-only through Marlin below 8.9"),
-    Floor("fp8", (0, 13, 0), (7, 5), "weight-only through Marlin below 8.9"),
+    # Fp8Config from 0.14 on; compressed_tensors_w8a16_fp8 says 8.0 in 0.14 and 7.5 in 0.16.
+    Floor("fp8", (0, 16, 0), (7, 5), "weight-only through Marlin below 8.9"),
     Floor("nf4", (0, 0, 0), (7, 0), "bitsandbytes"),
     Floor("fp4", (0, 0, 0), (7, 0), "bitsandbytes"),
-    Floor("int8", (0, 0, 0), (7, 5), "bitsandbytes"),
+    Floor("int8", (0, 0, 0), (7, 5), "bitsandbytes"),  # 7.0 in vLLM, but the library's int8 kernels need 7.5
     Floor("mxfp4", (0, 0, 0), (8, 0), "Marlin below 9.0"),
     Floor("nvfp4", (0, 0, 0), (10, 0), "4-bit float tensor cores"),
     Floor("nvfp4", (0, 9, 0), (8, 0), "weight-only through Marlin below 10.0"),
+    Floor("nvfp4", (0, 16, 0), (7, 5), "weight-only through Marlin below 10.0"),
 )
+# From here on vLLM has no bitsandbytes of its own: the package vllm-bnb-plugin brings it.
+BITSANDBYTES_LEFT: Final[Version] = (0, 28, 0)
+# From here on GPTQ is AutoGPTQConfig's, whose TYPE_MAP has symmetric 4 and 8 bit alone.
+GPTQ_NARROWED: Final[Version] = (0, 22, 0)
+# The most by which a plan was above the log on 30 of 31 starts was 0.23 GiB: a context that the plan itself chooses up to
+# the last token would then be refused by the engine.
+RESERVE_GIB: Final = 0.25
 # Unquantised: the engine's own floor, and bfloat16's.
 ENGINE_FLOOR: Final = (7, 0)
 BF16_FLOOR: Final = (8, 0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from llmops.checkpoint.facts import ModelFacts, Share
 from llmops.planning.cache import KV_BYTES, CacheLayout, layout
 from llmops.planning.calibration import Measured
-from llmops.planning.coefficients import Coefficients
+from llmops.planning.coefficients import RESERVE_GIB, Coefficients
 from llmops.planning.limits import padded_vocab
 from llmops.planning.types import MemoryPlan, Term
 from llmops.units import GIB
@@ -75,6 +75,13 @@ def account(
         non_torch,
         graphs,
         Term("KV cache", cache_gib, "GiB", f"budget - weights - activation - non-torch{subtracted}", "vLLM's own sum"),
+        Term(
+            "reserve",
+            RESERVE_GIB,
+            "GiB",
+            "of the cache, where the plan chooses the context",
+            "largest miss of 30 logged starts",
+        ),
         Term("KV bytes a token", cache.bytes_per_token, "B", cache.formula, "vLLM's cache layout"),
     )
     plan = MemoryPlan(

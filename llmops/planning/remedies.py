@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmops.planning import cache as kv
+from llmops.planning.coefficients import RESERVE_GIB
 from llmops.planning.memory import account
 from llmops.planning.parallel import tensor_parallel_obstacle
 
@@ -18,11 +19,12 @@ def remedies_for(request: Request, best: Candidate) -> tuple[str, ...]:
     """Each line is one change that alone would do, or says that none does."""
     setting, memory = best.setting, best.memory
     found: list[str] = []
-    longest = kv.longest_request(best.pool_bytes, best.cache, setting.max_model_len, setting.max_num_batched_tokens)
+    room = max(0.0, best.pool_bytes - RESERVE_GIB * 2**30)
+    longest = kv.longest_request(room, best.cache, setting.max_model_len, setting.max_num_batched_tokens)
     if longest >= 256:
         found.append(f"--max-model-len {longest // 16 * 16}: the longest request that fits")
     need = kv.request_bytes(best.cache, setting.max_model_len, setting.max_num_batched_tokens) / 2**30
-    wanted = (memory.budget_gib + need - memory.kv_cache_gib) / memory.total_gib
+    wanted = (memory.budget_gib + need + RESERVE_GIB - memory.kv_cache_gib) / memory.total_gib
     if wanted <= 0.97:
         found.append(f"--gpu-memory-utilization {math.ceil(wanted * 100) / 100:g}")
     if setting.max_num_seqs > 16 and request.spec.max_num_seqs:
