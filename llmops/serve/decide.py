@@ -17,7 +17,7 @@ from llmops.serve import container
 from llmops.serve.choose import Choice, choose_engine
 from llmops.serve.launch import Launch, launch
 from llmops.serve.online import online
-from llmops.serve.preflight import check_files, check_options, free_port, largest_rank
+from llmops.serve.preflight import check_files, check_options, check_plugin, free_port, largest_rank
 from llmops.serve.sizing import Wanted, size
 from llmops.serve.spec import Engine, ServeSpec
 
@@ -28,6 +28,7 @@ class Decision:
 
     Attributes:
         gpu: Name of the cards that it runs on; None on the CPU.
+        chats: Whether there is a template to make prompts of messages with.
     """
 
     facts: ModelFacts
@@ -36,14 +37,15 @@ class Decision:
     python: Path
     launch: Launch
     gpu: str | None = None
+    chats: bool = True
 
     @property
     def plan_findings(self) -> tuple[Finding, ...]:
         """Warnings of the checkpoint that matter to its clients."""
-        if self.facts.tokenizer.present and self.facts.tokenizer.chat_template is None:
-            text = "the model has no chat template: /v1/chat/completions will refuse, /v1/completions works"
-            return (Finding("chat-template-missing", "warning", text, "--chat-template FILE"),)
-        return ()
+        if self.chats:
+            return ()
+        text = "the model has no chat template: /v1/chat/completions will refuse, /v1/completions works"
+        return (Finding("chat-template-missing", "warning", text, "--chat-template FILE"),)
 
     @property
     def engine(self) -> Engine:
@@ -69,6 +71,7 @@ def decide_all(specs: Sequence[ServeSpec], host: Host) -> tuple[Decision, ...]:
     """
     models = []
     ports: list[int] = []
+    wanted: list[Wanted] = []
     for given in specs:
         spec = given
         facts = _facts(spec)
@@ -84,12 +87,11 @@ def decide_all(specs: Sequence[ServeSpec], host: Host) -> tuple[Decision, ...]:
         if spec.loras and spec.max_lora_rank is None:
             spec = _absolute_adapters(spec.model_copy(update={"max_lora_rank": largest_rank(spec.loras)}))
         python = container.program() if spec.image else interpreter(choice.engine, spec.engine_python)
+        version = _version(spec, choice, python)
+        check_plugin(spec, facts, choice.engine, python, version)
         ports.append(_port(spec, ports))
         models.append((spec, facts, choice, python))
-    wanted = [
-        Wanted(spec, facts, choice.engine, port, _version(spec, choice, python))
-        for (spec, facts, choice, python), port in zip(models, ports, strict=True)
-    ]
+        wanted.append(Wanted(spec, facts, choice.engine, ports[-1], version))
     plans = size(wanted, host)
     return tuple(
         Decision(
@@ -99,6 +101,7 @@ def decide_all(specs: Sequence[ServeSpec], host: Host) -> tuple[Decision, ...]:
             python,
             launch(spec, facts, plan, python, port, engine=choice.engine),
             _card(host, plan),
+            _chats(spec, facts, choice.engine),
         )
         for (spec, facts, choice, python), plan, port in zip(models, plans, ports, strict=True)
     )
@@ -110,6 +113,12 @@ def _version(spec: ServeSpec, choice: Choice, python: Path) -> str | None:
 
 def _card(host: Host, plan: ModelPlan) -> str | None:
     return next((gpu.name for gpu in host.gpus if gpu.index in plan.gpus), None)
+
+
+def _chats(spec: ServeSpec, facts: ModelFacts, engine: Engine) -> bool:
+    """llama.cpp takes a template of its own where a file has none; the others refuse."""
+    own = facts.tokenizer.chat_template is not None or not facts.tokenizer.present
+    return own or spec.chat_template is not None or engine == "llamacpp"
 
 
 def _absolute_adapters(spec: ServeSpec) -> ServeSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,11 @@ from llmops.serve.ready import EngineEndedError
 
 if TYPE_CHECKING:
     from llmops.diagnosis import Cause, Diagnosis
+
+# What vLLM puts before each line: the process, the level, the time and the place in its source.
+_PREFIX = re.compile(
+    r"(?:\((?:\w+ )?pid=\d+\) ?)?(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:.,]+ \[[^\]]+\] ?)?"
+)
 
 
 class EngineFailedError(OutsideError):
@@ -58,7 +64,7 @@ def explain(engine: str, error: EngineEndedError, log: Path) -> EngineFailedErro
         last = _last_words(log)
         message = f"{engine} {how} during its {error.when}{f': {last}' if last else ''}"
         return EngineFailedError(message, f"the log is {log}", diagnosis, log, error)
-    evidence = f' (line {cause.evidence[0].line}: "{_short(cause.evidence[0].text)}")' if cause.evidence else ""
+    evidence = f' (line {cause.evidence[0].line}: "{shortened(cause.evidence[0].text)}")' if cause.evidence else ""
     message = f"{engine} {how}: {cause.title}{evidence}"
     fix = cause.fixes[0] if cause.fixes else None
     advice = f"{fix.title}{f': {fix.command}' if fix.command else ''}; " if fix else ""
@@ -78,11 +84,12 @@ def _last_words(log: Path) -> str:
     """The last line that looks like an error, else the last line."""
     lines = [line.strip() for line in tail(log, 200) if line.strip()]
     errors = [line for line in lines if "Error" in line or "ERROR" in line or "error:" in line]
-    return _short((errors or lines or [""])[-1])
+    return shortened((errors or lines or [""])[-1])
 
 
-def _short(text: str, most: int = 160) -> str:
-    text = " ".join(text.split())
+def shortened(text: str, most: int = 160) -> str:
+    """A line of a log for an error: without the logger's words before it, and at most so long."""
+    text = _PREFIX.sub("", " ".join(text.split()), count=1)
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

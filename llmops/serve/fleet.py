@@ -22,7 +22,7 @@ from llmops.serve.fleet_spec import read_fleet
 from llmops.serve.freed import wait_until_freed
 from llmops.serve.heal import MOST_HEALS
 from llmops.serve.registry import encode_fleet
-from llmops.serve.running import RunningServer, start
+from llmops.serve.running import RunningServer, describe_findings, start
 from llmops.serve.serve import RESTART_WAIT_S, STABLE_S
 from llmops.serve.spec import ServeSpec
 
@@ -119,6 +119,8 @@ def _enter(outer: ExitStack, spec: ServeSpec, progress: Progress, heals: int, de
     own = outer.enter_context(ExitStack())
     server = own.enter_context(start(spec, progress, heals=heals, decision=decision))
     progress.note(f"{server.model_name}: {server.url}/v1 ({server.engine}, ready after {server.ready_s:.1f} s)")
+    for line in describe_findings(server):
+        progress.note(f"{server.model_name}: {line}")
     return Slot(server, own, time.monotonic())
 
 

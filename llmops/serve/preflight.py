@@ -6,13 +6,19 @@ import errno
 import os
 import socket
 from pathlib import Path
+from typing import Final
 
 import psutil
 
 from llmops.checkpoint import ModelFacts, read_model
+from llmops.engines.recipe import installed_version
 from llmops.errors import MachineError, UsageError
+from llmops.planning.coefficients import BITSANDBYTES_LEFT, parse_version
 from llmops.planning.types import LoraSpec
 from llmops.serve.spec import Engine, ServeSpec
+
+# Brings what vLLM had of its own before 0.28.
+BNB_PLUGIN: Final = "vllm-bnb-plugin"
 
 
 def check_files(spec: ServeSpec, facts: ModelFacts) -> None:
@@ -49,6 +55,23 @@ def check_options(spec: ServeSpec, engine: Engine) -> None:
         raise UsageError(f"the engine {engine} is not run from an image", "--engine vllm --image IMAGE")
     if spec.replicas is not None and engine != "ray":
         raise UsageError(f"the engine {engine} runs one copy of a model", "--engine ray runs several")
+
+
+def check_plugin(spec: ServeSpec, facts: ModelFacts, engine: Engine, python: Path, version: str | None) -> None:
+    """Refuse bitsandbytes on a vLLM that has it as a plugin only, where that is not installed.
+
+    Raises:
+        MachineError: It is not.
+    """
+    stored = facts.quantization.quant_method if facts.quantization else None
+    wanted = "bitsandbytes" in (spec.quantization, stored)
+    if engine not in ("vllm", "ray") or not wanted or spec.image is not None or version is None:
+        return
+    if parse_version(version) >= BITSANDBYTES_LEFT and installed_version(python.parent.parent, BNB_PLUGIN) is None:
+        raise MachineError(
+            f"vLLM {version} has no bitsandbytes of its own, and {BNB_PLUGIN} is not installed beside it",
+            f"{python} -m pip install {BNB_PLUGIN}, or --engine transformers, or quantise first: llmops quantize",
+        )
 
 
 def largest_rank(loras: tuple[LoraSpec, ...]) -> int | None:

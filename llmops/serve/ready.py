@@ -89,7 +89,7 @@ def _read_phases(lines: Any, reader: PhaseReader, progress: Progress) -> None:
         phase = reader.feed(line)
         if phase:
             progress.phase(phase)
-        elif reader.percent is not None:
+        elif reader.percent:
             progress.update(reader.percent, 100)
 
 

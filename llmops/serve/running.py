@@ -186,9 +186,18 @@ def new_log(decision: Decision) -> Path:
 
 def describe_ready(server: RunningServer) -> tuple[str, ...]:
     """What a person needs to use the server, a line each."""
-    body = f'{{"model": "{server.model_name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    path, asked = "chat/completions", '"messages": [{"role": "user", "content": "Hello"}]'
+    if not server.decision.chats:
+        path, asked = "completions", '"prompt": "Hello"'
+    body = f'{{"model": "{server.model_name}", {asked}}}'
     return (
         f"ready after {format_duration(server.ready_s)}: {server.url}/v1  model: {server.model_name}",
-        f"try: curl {server.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",
+        *describe_findings(server),
+        f"try: curl {server.url}/v1/{path} -H 'Content-Type: application/json' -d '{body}'",
         f"log: {server.log_path}  stop: Ctrl-C",
     )
+
+
+def describe_findings(server: RunningServer) -> tuple[str, ...]:
+    """What its clients will stumble over, and the remedy."""
+    return tuple(f"{finding.message}; remedy: {finding.remedy}" for finding in server.decision.plan_findings)

@@ -15,8 +15,10 @@ from llmops.errors import MachineError, UsageError
 from llmops.hardware.host import Cpu, Gpu, Host, Limits, Memory
 from llmops.planning.types import LoraSpec
 from llmops.serve.choose import choose_engine
+from llmops.serve.explain import shortened
 from llmops.serve.launch import launch
 from llmops.serve.phases import PhaseReader
+from llmops.serve.preflight import check_plugin
 from llmops.serve.servers.metrics import Histogram
 from llmops.serve.servers.text_stream import TextStream
 from llmops.serve.sizing import Wanted, size
@@ -267,3 +269,31 @@ def test_histogram_buckets_are_cumulative_and_whole(values):
         histogram.observe(value)
     counts = [int(line.rpartition(" ")[2]) for line in histogram.lines("h", 'm="x"') if "_bucket" in line]
     assert counts == [sum(value <= bound for value in values) for bound in (0.5, 1.0, 10.0, float("inf"))]
+
+
+@pytest.mark.parametrize(
+    ("version", "plugin", "refused"), [("0.32.0", False, True), ("0.32.0", True, False), ("0.27.1", False, False)]
+)
+def test_bitsandbytes_needs_the_plugin_of_newer_vllm(tmp_path, version, plugin, refused):
+    packages = tmp_path / "lib" / "python3.12" / "site-packages"
+    packages.mkdir(parents=True)
+    if plugin:
+        (packages / "vllm_bnb_plugin-0.0.3.dist-info").mkdir()
+    spec = ServeSpec(model=FACTS.path, quantization="bitsandbytes")
+    stored = replace(FACTS, quantization=Quantization("nf4", "bitsandbytes", 4))
+    python = tmp_path / "bin" / "python"
+    check_plugin(ServeSpec(model=FACTS.path), FACTS, "vllm", python, version)
+    for asked, facts in ((spec, FACTS), (ServeSpec(model=FACTS.path), stored)):
+        if refused:
+            with pytest.raises(MachineError, match="has no bitsandbytes of its own") as caught:
+                check_plugin(asked, facts, "vllm", python, version)
+            assert f"{python} -m pip install vllm-bnb-plugin" in caught.value.hint
+        else:
+            check_plugin(asked, facts, "vllm", python, version)
+        check_plugin(asked, facts, "transformers", python, version)
+
+
+def test_evidence_is_shown_without_what_the_engine_puts_before_each_line():
+    said = "FileNotFoundError: [Errno 2] No such file or directory: '/a/adapter_config.json'"
+    for before in ("(Worker pid=12) ERROR 11-22 15:28:03 [multiproc_executor.py:1063] ", "(EngineCore_DP0 pid=7) ", ""):
+        assert shortened(before + said) == said
