@@ -89,3 +89,8 @@ def format_usd(amount: Decimal) -> str:
     digits = max(2, -amount.adjusted() + 2)
     text = f"{amount:.{min(digits, 12)}f}".rstrip("0")
     return f"${text}"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 replica``, ``2 replicas``: a number with a noun whose plural ends in s."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -15,7 +15,6 @@ from llmops.errors import UsageError
 Version = tuple[int, int, int]
 # Planned for when the user names no version: the newest row that logs confirm.
 DEFAULT_VERSION: Final = "0.19.0"
-NEWEST_CHECKED: Final = (0, 19, 0)
 _V0_REMOVED: Final = (0, 11, 0)
 
 

@@ -14,6 +14,7 @@ from llmops.planning.candidates import Candidate, Request, choose, evaluate, hel
 from llmops.planning.parallel import Split, splits, tensor_parallel_obstacle
 from llmops.planning.remedies import remedies_for
 from llmops.planning.types import ModelPlan, PlanSpec
+from llmops.units import counted
 
 
 def plan_on_gpus(
@@ -156,7 +157,7 @@ def _reasons(request: Request, best: Candidate, replicas: int, available: int) -
         )
     if split.tensor_parallel > 1 and not split.island:
         reasons.append("tensor parallelism crosses PCIe: expect slower decoding than with NVLink")
-    reasons.append(f"{replicas} replica(s) of {split.size} GPU(s) on {available} available")
+    reasons.append(f"{counted(replicas, 'replica')} of {counted(split.size, 'GPU')} on {available} available")
     if setting.max_model_len < request.target_len:
         reasons.append(f"context {setting.max_model_len}: what fits; {request.target_len} was aimed at")
     return tuple(reasons)

@@ -104,7 +104,7 @@ def _about(host: Host, plans: list[ModelPlan]) -> list[Finding]:
 def findings_of_plan(one: ModelPlan) -> list[Finding]:
     """That a plan does not fit, or holds too few requests."""
     if one.shortfall_gib is not None:
-        where = f"each of {len(one.gpus)} GPU(s)" if one.gpus else "main memory"
+        where = ("the GPU" if len(one.gpus) == 1 else f"each of {len(one.gpus)} GPUs") if one.gpus else "main memory"
         message = f"{one.name} does not fit: {where} lacks {one.shortfall_gib:.2f} GiB for {one.max_model_len} tokens"
         return [Finding("does-not-fit", "error", message, "; or ".join(one.remedies) or None)]
     if one.max_concurrency is not None and one.max_concurrency < 1.2 and one.gpus:

@@ -7,6 +7,7 @@ import shlex
 from llmops.planning.command import PlanReport
 from llmops.planning.types import ModelPlan, Term
 from llmops.report.document import Block, Code, Document, Facts, Heading, Table, Text
+from llmops.units import counted
 
 
 def view(report: PlanReport) -> Document:
@@ -38,12 +39,26 @@ def view_model(plan: ModelPlan, *, explain: bool) -> list[Block]:
     if plan.argv and plan.fits:
         env = "".join(f"{name}={shlex.quote(value)} \\\n" for name, value in plan.env.items())
         blocks.append(Code(f"{env}vllm {_wrapped(plan.argv)}", "sh"))
+        blocks += _other_replicas(plan)
     return blocks
+
+
+def _other_replicas(plan: ModelPlan) -> list[Block]:
+    """What is different in the commands of the replicas after the first."""
+    size = len(plan.gpus) // max(1, plan.replicas)
+    if plan.replicas < 2 or not size:
+        return []
+    places = [
+        f"GPU {','.join(map(str, plan.gpus[number * size : (number + 1) * size]))} on port {port}"
+        for number, port in enumerate(plan.ports)
+    ]
+    return [Text(f"and the same for each other replica: {', '.join(places[1:])}")]
 
 
 def _rows(plan: ModelPlan) -> list[tuple[str, str]]:
     split = f"TP {plan.tensor_parallel}" + (f", PP {plan.pipeline_parallel}" if plan.pipeline_parallel > 1 else "")
-    where = f"{', '.join(map(str, plan.gpus))} ({split}, {plan.replicas} replica(s))" if plan.gpus else "none: CPU"
+    copies = counted(plan.replicas, "replica")
+    where = f"{', '.join(map(str, plan.gpus))} ({split}, {copies})" if plan.gpus else "none: CPU"
     tokens = f"{plan.kv_tokens:,}" if plan.kv_tokens is not None else "fixed state a request"
     return [
         ("engine", plan.engine + (f" {plan.engine_version}" if plan.engine_version else "")),
