@@ -20,13 +20,13 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from llmops.extras import require
 from llmops.gateway.money.account import Account
 from llmops.gateway.money.budgets import BudgetExceeded, Budgets
 from llmops.gateway.money.counters import Claim
 from llmops.gateway.money.values import Outcome, Payer, Purchase, Reservation, Settled
+from llmops.gateway.state.redis_link import link
 from llmops.masking import mask
 from llmops.prices import Usage
 
@@ -35,8 +35,6 @@ _PENDING: Final = "{llmops}:pending"
 _EPOCH: Final = "{llmops}:epoch"
 _KEEP_S: Final = 40 * 86_400
 _RETRY_S: Final = 1.0
-_TIMEOUT_S: Final = 1.0
-_CONNECTIONS: Final = 8
 _SWEEP_S: Final = 5.0
 _log = logging.getLogger(__name__)
 
@@ -100,27 +98,8 @@ class ReplicaAccount:
         lease_s: float = 900.0,
         now: Callable[[], float] = time.time,
     ) -> None:
-        redis: Any = require("redis.asyncio", "budgets over replicas")
         self.account = account
-        retry = require("redis.asyncio.retry", "budgets over replicas").Retry(
-            require("redis.backoff", "budgets over replicas").NoBackoff(), 0
-        )
-        # A few connections shared in turn: a burst must not open hundreds and time out over them.
-        pool = redis.BlockingConnectionPool.from_url(
-            url,
-            max_connections=_CONNECTIONS,
-            timeout=_TIMEOUT_S,
-            socket_timeout=_TIMEOUT_S,
-            socket_connect_timeout=_TIMEOUT_S,
-            decode_responses=True,
-            retry=retry,
-        )
-        self._redis = redis.Redis.from_pool(pool)
-        self._errors: tuple[type[Exception], ...] = (
-            require("redis.exceptions", "budgets over replicas").RedisError,
-            OSError,
-            TimeoutError,
-        )
+        self._redis, self._errors = link(url, "budgets over replicas")
         self._reserve_script = self._redis.register_script(_RESERVE)
         self._settle_script = self._redis.register_script(_SETTLE)
         self._on_loss = on_loss

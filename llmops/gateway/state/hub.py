@@ -1,6 +1,6 @@
 """What the replicas of one site share in Redis, but for budgets: rate limits, and which targets are left alone.
 
-Everything that must be exact is one script, so it is atomic. Redis is never waited for longer than ``_TIMEOUT_S``; when it
+Everything that must be exact is one script, so it is atomic. Redis is never waited for longer than a second; when it
 does not answer, the replica goes on with its own part of every limit and looks for Redis again in the background.
 """
 
@@ -14,15 +14,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from llmops.extras import require
 from llmops.gateway.limits import Exceeded, Limiter
+from llmops.gateway.state.redis_link import link
 from llmops.masking import mask
 
 _log = logging.getLogger("llmops.gateway")
 _WHY: Final = "state shared by replicas"
-_TIMEOUT_S: Final = 1.0
 _BEAT_S: Final = 0.25
-_CONNECTIONS: Final = 8
 _MAX_WAITING: Final = 20_000
 _LEASE_MS: Final = 900_000  # a request of a replica that died counts as running for so long
 _LIMITS: Final = ("", "concurrent requests", "tokens per minute", "requests per minute")
@@ -85,18 +83,7 @@ class Hub:
     """
 
     def __init__(self, url: str) -> None:
-        redis: Any = require("redis.asyncio", _WHY)
-        pool = redis.BlockingConnectionPool.from_url(
-            url,
-            max_connections=_CONNECTIONS,
-            timeout=_TIMEOUT_S,
-            socket_timeout=_TIMEOUT_S,
-            socket_connect_timeout=_TIMEOUT_S,
-            decode_responses=True,
-            retry=require("redis.asyncio.retry", _WHY).Retry(require("redis.backoff", _WHY).NoBackoff(), 0),
-        )
-        self._redis = redis.Redis.from_pool(pool)
-        self._errors = (require("redis.exceptions", _WHY).RedisError, OSError, TimeoutError)
+        self._redis, self._errors = link(url, _WHY)
         self._enter = self._redis.register_script(_ENTER)
         self._leave = self._redis.register_script(_LEAVE)
         self._exchange = self._redis.register_script(_BREAKERS)
