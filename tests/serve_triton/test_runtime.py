@@ -131,6 +131,45 @@ def test_the_beginning_of_a_stop_text_is_held_back():
     assert not shown[3].endswith(WORDS[whole.tokens[3]])
 
 
+def test_a_growing_text_is_the_whole_text_and_costs_no_more_than_its_length():
+    """With a real byte-level tokenizer, whose tokens end inside characters."""
+    tokenizers = pytest.importorskip("tokenizers")
+    from tokenizers import decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    real = tokenizers.Tokenizer(models.BPE(vocab={sign: at for at, sign in enumerate(alphabet)}, merges=[]))
+    real.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    real.decoder = decoders.ByteLevel()
+    said = "Grüße, 世界! \U0001f600 " * 20
+    tokens = real.encode(said).ids
+    asked = []
+
+    class Counted:
+        def decode(self, tokens, skip_special_tokens=True):
+            asked.append(len(tokens))
+            return real.decode(tokens, skip_special_tokens=skip_special_tokens)
+
+    def grown(live, end):
+        asked.clear()
+        one = Row([1], params_from({"max_tokens": end}, {}), Counted(), frozenset(), 5000, live=live)
+        pieces = []
+        for token in tokens[:end]:
+            logits = np.zeros(len(alphabet), np.float32)
+            logits[token] = 1
+            one.take(logits)
+            pieces.append(one.fresh())
+        return one, pieces
+
+    one, pieces = grown(True, len(tokens))
+    assert (one.text, "".join(pieces), one.finish) == (said, said, "length")
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert max(asked) <= 8  # never the whole text again
+    cut, pieces = grown(True, len(tokens) - 2)  # the end falls into a character
+    assert "".join(pieces) == cut.text == real.decode(tokens[:-2])
+    assert grown(False, len(tokens))[0].text == said
+    assert len(asked) == 1  # nobody looks before the end
+
+
 def test_the_same_seed_draws_the_same_text():
     options = {"temperature": 1.5, "top_p": 0.9, "top_k": 20, "max_tokens": 12}
     assert alone([5], seed=7, **options).tokens == alone([5], seed=7, **options).tokens

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb
 from llm_decoder import Decoder
-from llm_model import Settings, invalid, parameters_of
+from llm_model import Settings, Sometimes, invalid, parameters_of
 from llm_sampling import BadRequestError, Row, params_from
 
 NONE = -1
@@ -37,11 +37,13 @@ class TritonPythonModel:
                 answers[at] = invalid(str(error))
         for each in (row for group in rows.values() for row in group):
             decoder.add(each)
+        look = Sometimes()
         while decoder.busy:
             decoder.step()
-            for at, group in rows.items():
-                if requests[at].is_cancelled():
-                    decoder.drop(group)
+            if look():
+                for at, group in rows.items():
+                    if requests[at].is_cancelled():
+                        decoder.drop(group)
         for at, group in rows.items():
             width = max(1, *(len(row.tokens) for row in group))
             ids = np.full((len(group), width), NONE, np.int64)
@@ -60,6 +62,7 @@ class TritonPythonModel:
                 self._tokenizer,
                 self._eos,
                 self._limit,
+                live=False,
             )
             for line, seen in zip(ids, mask, strict=True)
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,21 @@ class Settings:
             return TritonGraph(other, self.json("engine_inputs", []))
         threads = int(os.environ.get("LLMOPS_TRITON_THREADS") or self.number("threads", 1))
         return OrtGraph(str(self.assets / "model.onnx"), threads, self.text("provider", "CPU"))
+
+
+class Sometimes:
+    """True at most once in ``every_s`` seconds: asking the server whether a request was given up takes as long as a small step."""
+
+    def __init__(self, every_s: float = 0.05) -> None:
+        self._every_s, self._next = every_s, time.monotonic() + every_s
+
+    def __call__(self) -> bool:
+        """Whether it is time again."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._every_s
+        return True
 
 
 def texts_of(request: Any, name: str) -> list[str]:

@@ -69,7 +69,8 @@ def params_from(values: dict[str, Any], defaults: dict[str, Any]) -> Params:
 class Row:
     """A text in the making.
 
-    ``text`` is what may be shown: it ends before a stop text, and never in the middle of a character.
+    ``text`` is what may be shown: it ends before a stop text, and never in the middle of a character. Where nobody looks at it
+    while it grows (``live`` is False and there is no stop text) it is made at the end only.
     """
 
     prompt: list[int]
@@ -82,6 +83,7 @@ class Row:
     finish: str | None = None
     tag: Any = None
     shown: int = 0
+    live: bool = True
 
     def __post_init__(self) -> None:
         """A prompt must leave room for one token."""
@@ -90,21 +92,26 @@ class Row:
         if len(self.prompt) >= self.limit:
             raise BadRequestError(f"the text has {len(self.prompt)} tokens; this model takes at most {self.limit - 1}")
         self._random = np.random.default_rng(self.params.seed)
+        self._watched = self.live or bool(self.params.stop)
+        # Tokens before ``_done`` are in the text; those from ``_from`` on are decoded with the new ones, which may depend on them.
+        self._from = self._done = 0
 
     def take(self, logits: Any) -> None:
         """Choose the next token from the logits of the last position."""
         token = self._choose(np.asarray(logits, np.float32))
         if token in self.eos and not self.params.ignore_eos:
+            self._grow(final=True)
             self.finish = "stop"
-            self.text = self._decoded(final=True)
             return
         self.tokens.append(token)
-        self.text = self._decoded(final=False)
+        full = len(self.tokens) >= self.params.max_tokens or len(self.prompt) + len(self.tokens) >= self.limit
+        if self._watched or full:
+            self._grow(final=full)
         found = [at for at in (self.text.find(stop) for stop in self.params.stop) if at >= 0]
         if found:
             self.text, self.finish = self.text[: min(found)], "stop"
-        elif len(self.tokens) >= self.params.max_tokens or len(self.prompt) + len(self.tokens) >= self.limit:
-            self.text, self.finish = self._decoded(final=True), "length"
+        elif full:
+            self.finish = "length"
 
     def fresh(self) -> str:
         """What may be shown since the last call. The beginning of a possible stop text is held back until it is none."""
@@ -118,10 +125,16 @@ class Row:
         new, self.shown = self.text[self.shown : end], max(self.shown, end)
         return new
 
-    def _decoded(self, *, final: bool) -> str:
-        text: str = self.tokenizer.decode(self.tokens, skip_special_tokens=True)
-        # A token may end inside a character: that part waits for the rest.
-        return text if final else text.rstrip("\ufffd")
+    def _grow(self, *, final: bool) -> None:
+        """Add what the newest tokens say. Only a few are decoded at a time: the whole text each time would cost its square."""
+        known = self._decoded(self._from, self._done)
+        text = self._decoded(self._from, len(self.tokens))
+        if final or not text.endswith("\ufffd"):  # a token may end inside a character: that part waits for the rest
+            self.text += text[len(known) :]
+            self._from, self._done = self._done, len(self.tokens)
+
+    def _decoded(self, begin: int, end: int) -> str:
+        return str(self.tokenizer.decode(self.tokens[begin:end], skip_special_tokens=True)) if end > begin else ""
 
     def _choose(self, logits: Any) -> int:
         p = self.params

@@ -11,7 +11,7 @@ import numpy as np
 import triton_python_backend_utils as pb
 from llm_chat import ChatTemplate
 from llm_decoder import Decoder
-from llm_model import Settings, parameters_of, texts_of
+from llm_model import Settings, Sometimes, parameters_of, texts_of
 from llm_sampling import BadRequestError, Row, params_from
 
 FINAL = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -44,7 +44,7 @@ class TritonPythonModel:
             except (BadRequestError, ValueError) as error:
                 _refuse(sender, str(error))
                 continue
-            row.tag = (request, sender, _flag(request, "stream"))
+            row.tag = (request, sender, row.live)
             self._queue.put(row)
 
     def finalize(self) -> None:
@@ -63,7 +63,8 @@ class TritonPythonModel:
                 values[name] = tensor.as_numpy().reshape(-1)[0].item()
         if pb.get_input_tensor_by_name(request, "stop") is not None:
             values["stop"] = texts_of(request, "stop")
-        return Row(self._prompt(request), params_from(values, self._defaults), self._tokenizer, self._eos, self._limit)
+        params, live = params_from(values, self._defaults), _flag(request, "stream")
+        return Row(self._prompt(request), params, self._tokenizer, self._eos, self._limit, live=live)
 
     def _prompt(self, request: Any) -> list[int]:
         """Token ids of the text, or of a conversation, whose template writes the first token itself."""
@@ -79,13 +80,15 @@ class TritonPythonModel:
     def _decode(self) -> None:
         decoder = Decoder(self._graph, self._settings.number("head_dim", 0))
         waiting: list[Row] = []
+        look = Sometimes()
         while True:
             if not self._admit(decoder, waiting):
                 return
             try:
                 for row in decoder.step():
                     self._show(row)
-                decoder.drop(self._given_up(decoder))
+                if look():
+                    decoder.drop(self._given_up(decoder))
             except Exception as error:  # noqa: BLE001 - a failed step must end its requests, not the server
                 rows = [*decoder.rows, *waiting]
                 for row in rows:
