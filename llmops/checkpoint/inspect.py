@@ -15,7 +15,7 @@ from llmops.checkpoint.onnx_view import OnnxReport
 from llmops.checkpoint.reader import read_model
 from llmops.findings import Finding
 from llmops.report.document import Block, Document, Facts, Table, Text
-from llmops.units import format_count, format_size
+from llmops.units import counted, format_count, format_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _rows(facts: ModelFacts) -> list[tuple[str, str]]:
         ),
         ("architecture", facts.architecture),
         ("parameters", approximate + format_count(facts.parameters)),
-        ("size", f"{approximate}{format_size(facts.size_bytes)} in {len(facts.files)} file(s)"),
+        ("size", f"{approximate}{format_size(facts.size_bytes)} in {counted(len(facts.files), 'file')}"),
         ("type", _types(facts)),
         ("quantisation", _quantization(facts)),
         ("adapter", _lora(facts)),

@@ -16,6 +16,7 @@ from llmops.deploy.site import Site, load_site
 from llmops.errors import UsageError
 from llmops.findings import Finding
 from llmops.report.document import Code, Document, Table, Text
+from llmops.units import counted
 
 Kind = Literal["kubernetes", "compose", "ray"]
 _NEXT: Final[dict[Kind, str]] = {
@@ -187,4 +188,6 @@ def view(report: DeployReport) -> Document:
     if report.dry_run:
         return Document("", (table, *notes), Text(f"would write {', '.join(report.files)} to {report.out}/", "dim"))
     steps = Code(_NEXT[report.kind].format(out=report.out), "sh")
-    return Document("", (table, *notes, steps), Text(f"wrote {len(report.files)} files to {report.out}/", "good"))
+    return Document(
+        "", (table, *notes, steps), Text(f"wrote {counted(len(report.files), 'file')} to {report.out}/", "good")
+    )

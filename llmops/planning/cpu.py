@@ -15,7 +15,7 @@ from llmops.planning.argv import VllmFlags, vllm_argv, vllm_cpu_env
 from llmops.planning.limits import BLOCK_TOKENS, next_lora_rank
 from llmops.planning.memory import FLOAT_BYTES, total_weight_bytes
 from llmops.planning.types import EngineName, MemoryPlan, ModelPlan, PlanSpec, Term
-from llmops.units import GIB
+from llmops.units import GIB, counted
 
 # Resident memory beyond weights and cache, measured with a 268 M parameter model: interpreter, libraries, buffers.
 _OVERHEAD_GIB: Mapping[str, float] = {"llamacpp": 0.3, "transformers": 1.0, "vllm": 4.5}
@@ -114,7 +114,7 @@ def plan_on_cpu(
         argv=_argv(facts, spec, port=port, dtype=dtype, length=length, seqs=seqs) if engine == "vllm" else (), env=_env(engine, given, threads), memory=memory,
         reasons=(
             f"engine {engine}: {why}", f"dtype {dtype}: {dtype_why}",
-            f"{threads} thread(s): {'--threads' if spec.threads else 'the cores that are free'}",
+            f"{counted(threads, 'thread')}: {'--threads' if spec.threads else 'the cores that are free'}",
             f"KV cache {max(0.0, given):.2f} GiB: {seqs} requests of {length} tokens, within free memory",
         ),
         remedies=_remedies(shortfall, facts) if shortfall > 0 else (),

@@ -72,6 +72,8 @@ def explain(engine: str, error: EngineEndedError, log: Path) -> EngineFailedErro
 
 
 def _ending(code: int) -> str:
+    if code == 0:
+        return "ended"
     if code > 128:
         try:
             return f"was ended by {signal.Signals(code - 128).name}"

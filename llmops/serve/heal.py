@@ -40,13 +40,16 @@ class Correction:
     change: str
 
 
-def correct(spec: ServeSpec, diagnosis: Diagnosis, argv: tuple[str, ...]) -> Correction | None:
+def correct(
+    spec: ServeSpec, diagnosis: Diagnosis, argv: tuple[str, ...], *, gpus: int | None = None
+) -> Correction | None:
     """What to try next, or None when no flag can help.
 
     Args:
         spec: That failed.
         diagnosis: Of the engine's log.
         argv: That was launched.
+        gpus: That can be used here; None: not known.
     """
     from llmops.diagnosis import remedies
 
@@ -60,12 +63,17 @@ def correct(spec: ServeSpec, diagnosis: Diagnosis, argv: tuple[str, ...]) -> Cor
         if not _PLAIN.fullmatch(value):
             continue
         extra = without_flag(extra, name)
+        was = f" (was {flags[name]})" if flags.get(name) else ""
+        if name == "--tensor-parallel-size" and gpus is not None and int(value) > gpus:
+            update["tensor_parallel"] = None  # the plan knows what this machine has
+            shown.append(f"a split that fits this machine{was}")
+            continue
         if name in _FIELD_OF:
             field, kind = _FIELD_OF[name]
             update[field] = kind(value)
         else:
             extra = (*extra, name, value)
-        shown.append(f"{name} {value}" + (f" (was {flags[name]})" if flags.get(name) else ""))
+        shown.append(f"{name} {value}{was}")
     for name, value in variables.items():
         field, kind = _FIELD_OF_VARIABLE[name]
         update[field] = kind(value)

@@ -20,7 +20,7 @@ from llmops.progress import Progress
 from llmops.serve.decide import Decision, decide
 from llmops.serve.explain import EngineFailedError, explain
 from llmops.serve.freed import wait_until_freed
-from llmops.serve.heal import correct
+from llmops.serve.heal import Correction, correct
 from llmops.serve.launch import API_KEY_VARIABLE
 from llmops.serve.readback import Term, keep, read_back
 from llmops.serve.ready import EngineEndedError, Readiness, wait_ready
@@ -107,14 +107,21 @@ def start(
                 server = stack.enter_context(launched(spec, decision, progress))
                 break
             except EngineFailedError as error:
-                correction = correct(spec, error.diagnosis, decision.launch.argv) if error.diagnosis else None
-                if correction is None or not left:
+                correction = _correction(spec, error, decision, host) if left else None
+                if correction is None:
                     raise
                 title = error.cause.title if error.cause else error.message
                 progress.note(f"{title}: trying again with {correction.change}")
                 wait_until_freed(decision.plan, progress)
                 spec, decision, failed = correction.spec, None, error
         yield server
+
+
+def _correction(spec: ServeSpec, error: EngineFailedError, decision: Decision, host: Host | None) -> Correction | None:
+    if error.diagnosis is None:
+        return None
+    usable = (host or detect()).usable_gpus
+    return correct(spec, error.diagnosis, decision.launch.argv, gpus=len(usable))
 
 
 def _decide(spec: ServeSpec, host: Host | None, progress: Progress, failed: EngineFailedError | None) -> Decision:

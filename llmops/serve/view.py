@@ -39,6 +39,7 @@ def view(report: ServeReport) -> Document:
             (term.name, _number(term.planned), _number(term.reported), _percent(term)) for term in report.terms
         )
         blocks.append(Table(("memory", "planned", "reported", "off"), rows, frozenset({"planned", "reported", "off"})))
+    blocks += [Text(f"{found.severity}: {found.message}; remedy: {found.remedy}", "warn") for found in report.findings]
     if report.log is None:
         blocks += _dry_run(report)
         return Document(f"serve {decision.launch.model_name}", tuple(blocks), Text("nothing was started", "dim"))

@@ -52,6 +52,20 @@ def test_the_same_correction_is_not_tried_twice():
     assert correct(first.spec, diagnose_text("log", TOO_LONG), corrected) is None
 
 
+NOT_DIVISIBLE = "ValueError: Total number of attention heads (4) must be divisible by tensor parallel size (3)."
+
+
+@pytest.mark.parametrize(
+    ("gpus", "size", "shown"),
+    [(4, 2, "--tensor-parallel-size 2 (was 3)"), (0, None, "a split that fits this machine (was 3)")],
+)
+def test_a_split_is_advised_only_where_there_are_gpus_for_it(gpus, size, shown):
+    spec = SPEC.model_copy(update={"extra": ("--tensor-parallel-size", "3")})
+    correction = correct(spec, diagnose_text("log", NOT_DIVISIBLE), (*ARGV, *spec.extra), gpus=gpus)
+    assert (correction.spec.tensor_parallel, correction.spec.extra) == (size, ())
+    assert correction.change == shown
+
+
 def test_flags_are_read_as_engines_read_them():
     assert flags_of(("p", "--a", "1", "--b", "--c=3", "--a", "2")) == {"--a": "2", "--b": "", "--c": "3"}
 

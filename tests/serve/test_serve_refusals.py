@@ -1,6 +1,7 @@
 """What cannot work is refused before anything is started: one line, a hint, the right exit code."""
 
 import functools
+import json
 import shutil
 import socket
 import struct
@@ -155,3 +156,15 @@ def test_a_dry_run_starts_nothing_and_shows_the_command(llmops, tiny_llama):
     assert data["argv"][-2:] == ["--extra", "1"]
     assert data["argv"][data["argv"].index("--host") + 1] == "127.0.0.1"
     assert data["log"] is None
+
+
+def test_a_model_without_a_chat_template_is_said_to_be_so(llmops, broken_copy):
+    (broken_copy / "chat_template.jinja").unlink(missing_ok=True)
+    settings = broken_copy / "tokenizer_config.json"
+    settings.write_text(json.dumps({k: v for k, v in json.loads(settings.read_text()).items() if k != "chat_template"}))
+    said = " ".join(llmops("serve", broken_copy, "--port", 0, "--dry-run").stdout.split())
+    assert "no chat template: /v1/chat/completions will refuse" in said
+    template = broken_copy / "mine.jinja"
+    template.write_text("{{ messages[0].content }}")
+    given = llmops("serve", broken_copy, "--port", 0, "--dry-run", "--chat-template", template)
+    assert "no chat template" not in given.stdout

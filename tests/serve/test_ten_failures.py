@@ -137,12 +137,16 @@ def test_6_an_adapter_that_cannot_be_read(tiny_llama, tmp_path, vllm):
     explained(result, 5, "adapter")
 
 
-def test_8_a_split_that_the_heads_do_not_allow(tiny_llama, vllm):
-    result = vllm(tiny_llama, "--engine", "vllm", "--port", 0, "--", "--tensor-parallel-size", "3")
-    # The next valid size is advised and tried, and is none for a machine without GPUs: the first cause stays the answer.
-    assert "trying again with --tensor-parallel-size 2 (was 3)" in result.stderr
-    assert "that cannot be here: tensor parallelism needs GPUs" in result.stderr
-    explained(result, 5, "split", "--tensor-parallel-size 2")
+def test_8_a_split_that_the_heads_do_not_allow_becomes_the_plans_own(tiny_llama, tmp_path, vllm_environment):
+    with serving(
+        tmp_path, tiny_llama, "--engine", "vllm", "--kv-cache-gib", "1", "--", "--tensor-parallel-size", "3",
+        env=vllm_environment, seconds=500,
+    ) as served:  # fmt: skip
+        assert answers(served)
+        said = served.stderr()
+        assert (
+            "cannot be split over this number of GPUs: trying again with a split that fits this machine (was 3)" in said
+        )
 
 
 def test_9_a_package_that_is_not_there(tiny_llama, tmp_path, llmops):
