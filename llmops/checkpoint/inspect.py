@@ -15,6 +15,7 @@ from llmops.checkpoint.onnx_view import OnnxReport
 from llmops.checkpoint.reader import read_model
 from llmops.findings import Finding
 from llmops.report.document import Block, Document, Facts, Table, Text
+from llmops.report.told import told
 from llmops.units import counted, format_count, format_size
 
 
@@ -49,8 +50,9 @@ def inspect(path: Path) -> InspectReport | OnnxReport | EngineFileReport:
     Raises:
         UsageError: There is no model at ``path``.
     """
-    if path.suffix == ".onnx":
-        return OnnxReport(read_onnx(path))
+    exported = path / "model.onnx"
+    if path.suffix == ".onnx" or (exported.is_file() and not any(path.glob("*.safetensors"))):
+        return OnnxReport(read_onnx(path if path.suffix == ".onnx" else exported))
     if path.suffix in SUFFIXES:
         return read_engine(path)
     return InspectReport(read_model(path))
@@ -74,7 +76,7 @@ def view(report: InspectReport | OnnxReport | EngineFileReport) -> Document:
             right=frozenset({"parameters", "size", "share"}),
         ),
     ]
-    blocks += [Text(_sentence(finding), _tone(finding)) for finding in report.findings]
+    blocks += told(report.findings)
     errors = sum(finding.severity == "error" for finding in report.findings)
     if errors:
         verdict = Text(f"{errors} problem{'s' if errors > 1 else ''} with the files", "bad")
@@ -177,14 +179,6 @@ def _cache(facts: ModelFacts) -> str:
 def _share(size_bytes: int, facts: ModelFacts) -> str:
     total = sum(part.size_bytes for part in facts.parts) or 1
     return f"{size_bytes / total:.1%}"
-
-
-def _sentence(finding: Finding) -> str:
-    return f"{finding.severity}: {finding.message}" + (f"; {finding.remedy}" if finding.remedy else "")
-
-
-def _tone(finding: Finding) -> Any:
-    return {"error": "bad", "warning": "warn"}.get(finding.severity, "plain")
 
 
 def _linear_shapes(facts: ModelFacts) -> list[dict[str, Any]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 from llmops.checkpoint.onnx_file import OnnxFacts, OnnxTensor
 from llmops.findings import Finding
 from llmops.report.document import Block, Document, Facts, Table, Text
 from llmops.units import format_count, format_size
+
+_MOST_OPERATORS: Final = 8
+_MOST_TENSORS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +46,38 @@ def view(report: OnnxReport) -> Document:
         ("parameters", format_count(facts.parameters)),
         ("weights", f"{format_size(facts.weights_bytes)} ({', '.join(facts.weight_dtypes) or 'none'})"),
         ("beside it", ", ".join(f"{name} {format_size(size)}" for name, size in facts.external.items())),
-        ("operators", ", ".join(f"{name} {count}" for name, count in list(facts.operators.items())[:8])),
+        ("operators", _operators(facts.operators)),
     ]
     tensors = [("input", tensor) for tensor in facts.inputs] + [("output", tensor) for tensor in facts.outputs]
     blocks: list[Block] = [
         Facts(tuple((label, text) for label, text in rows if text)),
-        Table(("", "tensor", "type", "shape"), tuple((kind, t.name, t.dtype, _shape(t)) for kind, t in tensors[:40])),
+        Table(
+            ("", "tensor", "type", "shape"),
+            tuple((kind, t.name, t.dtype, _shape(t)) for kind, t in tensors[:_MOST_TENSORS]),
+        ),
     ]
     blocks += [
         Text(f"{finding.severity}: {finding.message}", "bad" if finding.severity == "error" else "warn")
         for finding in report.findings
     ]
-    verdict = Text("the file is whole", "good") if report.ok else Text("weights are missing", "bad")
-    return Document(facts.path.name, tuple(blocks), verdict)
+    if len(tensors) > _MOST_TENSORS:
+        blocks.append(Text(f"and {len(tensors) - _MOST_TENSORS} more tensors: --json has all", "dim"))
+    return Document(facts.path.name, tuple(blocks), _verdict(report))
+
+
+def _operators(counted: Mapping[str, int]) -> str:
+    shown = [f"{name} {count}" for name, count in list(counted.items())[:_MOST_OPERATORS]]
+    more = len(counted) - len(shown)
+    return ", ".join(shown) + (f", and {more} more kinds" if more > 0 else "")
+
+
+def _verdict(report: OnnxReport) -> Text:
+    if not report.ok:
+        return Text("weights are missing", "bad")
+    refused = any(finding.rule.startswith("tensorrt-") for finding in report.findings)
+    return Text(
+        "the file is whole" + ("" if refused else ", and nothing in it is known to be refused by TensorRT"), "good"
+    )
 
 
 def _shape(tensor: OnnxTensor) -> str:

@@ -30,19 +30,29 @@ def onnx(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory to make")],
     task: Annotated[
         Literal["auto", "causal-lm", "causal-lm-cache", "embedding", "classification"],
-        typer.Option(help="-cache adds the KV cache", metavar="TASK"),
+        typer.Option(help="causal-lm, causal-lm-cache (with the KV cache), embedding, classification", metavar="TASK"),
     ] = "auto",
     dtype: Annotated[Literal["float32", "float16", "bfloat16"], typer.Option(help="Type in the graph")] = "float32",
     batch: Annotated[str, typer.Option(metavar="MIN:MAX", help="Rows")] = "1:16",
     seq: Annotated[str, typer.Option(metavar="MIN:MAX", help="Tokens; cut to the model's limit")] = "1:2048",
     opset: Annotated[int | None, typer.Option(metavar="N", help="Operator set; the exporter's own by default")] = None,
-    format: Annotated[Literal["onnx", "genai"], typer.Option(help="genai: onnxruntime-genai's builder")] = "onnx",
-    exporter: Annotated[Literal["dynamo", "torchscript"], typer.Option(help="torchscript is older")] = "dynamo",
-    pooling: Annotated[Literal["auto", "mean", "cls", "last"], typer.Option(help="Of embeddings")] = "auto",
-    normalize: Annotated[bool | None, typer.Option(help="Embeddings of length 1")] = None,
-    precision: Annotated[Literal["int4", "fp16", "fp32"] | None, typer.Option(help="With genai")] = None,
+    format: Annotated[
+        Literal["onnx", "genai"], typer.Option(help="genai: onnxruntime-genai's builder, with a cache")
+    ] = "onnx",
+    exporter: Annotated[
+        Literal["dynamo", "torchscript"], typer.Option(help="torchscript: for what dynamo cannot trace")
+    ] = "dynamo",
+    pooling: Annotated[
+        Literal["auto", "mean", "cls", "last"], typer.Option(help="Of embeddings; auto: as the model's files say")
+    ] = "auto",
+    normalize: Annotated[bool | None, typer.Option(help="Scale embeddings to length 1")] = None,
+    precision: Annotated[
+        Literal["int4", "fp16", "fp32"] | None, typer.Option(help="Of weights, with --format genai")
+    ] = None,
     check: Annotated[bool, typer.Option(help="Compare with PyTorch")] = True,
-    min_agreement: Annotated[float | None, typer.Option(metavar="SHARE", help="Reject below this (0.99)")] = None,
+    min_agreement: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Reject below this; default by type: 0.99, 0.97, 0.95")
+    ] = None,
     provider: Annotated[str, typer.Option(metavar="NAME", help="ONNX Runtime provider of the check")] = "CPU",
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace DIR")] = False,

@@ -239,6 +239,10 @@ def gpu_engine(llmops, tiny_onnx, tmp_path_factory):
     return out, result.json["data"]["module"]
 
 
+# TensorRT computes float32 products in TF32 where the GPU has it: 10 bits of the fraction.
+TOLERANCE = 2e-2
+
+
 def run_engine(gpu_engine, feed, tmp_path):
     import numpy as np
 
@@ -248,7 +252,8 @@ def run_engine(gpu_engine, feed, tmp_path):
         engine, action="run", module=module, feed=str(tmp_path / "feed.npz"), outputs=str(tmp_path / "out.npz")
     )
     run_worker(work, tmp_path / "run.log", Silent())
-    return np.load(tmp_path / "out.npz")["logits"]
+    with np.load(tmp_path / "out.npz") as found:
+        return found["logits"]
 
 
 def feed_of(lengths, seed):
@@ -273,8 +278,10 @@ def test_the_engine_computes_what_onnx_runtime_does(gpu_engine, tiny_onnx, tmp_p
     want, got = session.run(["logits"], feed)[0], run_engine(gpu_engine, feed, tmp_path)
     seen = feed["attention_mask"] > 0
     assert got.shape == want.shape
-    assert np.abs(want[seen] - got[seen]).max() < 2e-2
-    assert (want[seen].argmax(-1) == got[seen].argmax(-1)).mean() > 0.95
+    assert np.abs(want[seen] - got[seen]).max() < TOLERANCE
+    ranked = np.sort(want[seen], axis=-1)
+    clear = ranked[:, -1] - ranked[:, -2] > 2 * TOLERANCE  # nearer ones may swap without a mistake
+    assert (want[seen].argmax(-1) == got[seen].argmax(-1))[clear].all()
 
 
 @pytest.mark.gpu

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from llmops.checkpoint.onnx_file import OnnxFacts, OnnxTensor
 from llmops.errors import UsageError
 from llmops.export.tensorrt.causes import CAUSES, explain
-from llmops.export.tensorrt.plan import BuildMachine, make_plan, parse_capability, refusal
+from llmops.export.tensorrt.plan import BuildMachine, Exported, make_plan, parse_capability, refusal
 from llmops.export.tensorrt.profiles import Bounds, parse_shape, parse_triple, resolve
+from llmops.export.tensorrt.run import exported, graph_file
 from llmops.export.tensorrt.spec import EngineBuildSpec
 from llmops.units import GIB
 
@@ -101,6 +102,32 @@ def test_a_dimension_without_a_known_name_must_be_given():
     odd = OnnxTensor("x", "FLOAT", ("s70", 3, "s84", 5))
     with pytest.raises(UsageError, match="'s70' of x"):
         resolve((odd,), spec())
+
+
+def test_no_more_tokens_than_the_graph_was_exported_for():
+    (profile,) = resolve((IDS, MASK), spec(), 256)
+    assert profile["input_ids"] == Bounds((1, 1), (8, 256), (16, 256))
+    for values in ({"seq": "1:128:512"}, {"profiles": ("1x1/8x128/16x512",)}):
+        with pytest.raises(UsageError, match="up to 512 tokens, and the graph was exported for at most 256") as caught:
+            resolve((IDS, MASK), spec(**values), 256)
+        assert caught.value.hint == "--seq 1:128:256"
+    (profile,) = resolve((IDS, TOTAL, PAST), spec(seq="1:1:64", past="0:512:2047"), 256)
+    assert profile["attention_mask"].max == (16, 2111)  # past and present
+
+
+def test_a_past_needs_a_cache():
+    with pytest.raises(UsageError, match="no KV cache"):
+        resolve((IDS, MASK), spec(past="0:1:2"))
+
+
+def test_a_checkpoint_is_not_a_graph(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="is a checkpoint") as caught:
+        graph_file(tmp_path)
+    assert caught.value.hint.startswith(f"llmops export onnx {tmp_path}")
+    (tmp_path / "model.onnx").touch()
+    (tmp_path / "export.json").write_text('{"task": "embedding", "dimensions": {"sequence": [1, 512]}}')
+    assert exported(graph_file(tmp_path)) == Exported("embedding", 512)
 
 
 @given(st.lists(st.integers(0, 9999), min_size=1, max_size=5))

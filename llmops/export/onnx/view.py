@@ -20,7 +20,7 @@ def view(report: ExportReport) -> Document:
             Table(
                 ("tensor", "type", "shape"),
                 tuple((tensor.name, tensor.dtype, _shape(tensor.dims)) for tensor in _shown(report)),
-                title=f"inputs and outputs (opset {graph.opset})",
+                title=f"inputs and outputs (opset {graph.opset}{_layers(report)})",
             )
         )
     if report.parity:
@@ -47,6 +47,13 @@ def _shown(report: ExportReport) -> list[OnnxTensor]:
     assert report.graph is not None
     tensors = (*report.graph.inputs, *report.graph.outputs)
     return [tensor for tensor in tensors if ".0." in tensor.name or not tensor.name.startswith(("past", "present"))]
+
+
+def _layers(report: ExportReport) -> str:
+    """Of a cache one layer is shown."""
+    assert report.graph is not None
+    layers = sum(tensor.name.startswith("past") and tensor.name.endswith("key") for tensor in report.graph.inputs)
+    return f"; layer 0 of {layers} of the cache" if layers > 1 else ""
 
 
 def _shape(dims: tuple[int | str, ...] | None) -> str:

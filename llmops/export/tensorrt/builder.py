@@ -57,6 +57,7 @@ class Build:
         self.layers = 0
         self.by_flag = hasattr(trt.BuilderFlag, "FP16")
         self.converted: dict[str, int] = {}
+        self._held: Any = None
 
     def run(self, job: Mapping[str, Any]) -> Any:
         """Parse, configure, build; returns the engine's bytes."""
@@ -124,10 +125,9 @@ class Build:
         if job["layer_info"]:
             config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if job["timing_cache"]:
-            path = Path(job["timing_cache"])
-            config.set_timing_cache(config.create_timing_cache(path.read_bytes() if path.is_file() else b""), False)
+            self._load_timing(config, Path(job["timing_cache"]))
         if hasattr(trt, "IProgressMonitor"):
-            config.progress_monitor = self._monitor()
+            self._held = config.progress_monitor = self._monitor()  # the binding calls it later and need not keep it
         return config
 
     def _flag(self, config: Any, name: str) -> None:
@@ -157,6 +157,13 @@ class Build:
                 )
             if config.add_optimization_profile(profile) < 0:
                 raise self._failed([], f"profile {number} is not valid")
+
+    def _load_timing(self, config: Any, path: Path) -> None:
+        cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+        if not config.set_timing_cache(cache, False):
+            raise UsageError(
+                f"{path} is no timing cache of this {self.module} and GPU", "remove it, or name another file"
+            )
 
     def _save_timing(self, config: Any, job: Mapping[str, Any]) -> None:
         cache = config.get_timing_cache() if job["timing_cache"] else None

@@ -57,14 +57,24 @@ class BuildPlan:
     missing: tuple[Finding, ...] = ()
 
 
-def make_plan(spec: EngineBuildSpec, facts: OnnxFacts, machine: BuildMachine, task: str | None = None) -> BuildPlan:
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What the record of an export says of its graph; None where there is none."""
+
+    task: str | None = None
+    longest: int | None = None
+
+
+def make_plan(
+    spec: EngineBuildSpec, facts: OnnxFacts, machine: BuildMachine, exported: Exported = Exported()
+) -> BuildPlan:
     """Decide everything that needs no builder.
 
     Args:
         spec: What was asked.
         facts: The graph.
         machine: The machine.
-        task: What the graph was exported for, where a record says so.
+        exported: What the graph was exported for.
 
     Raises:
         UsageError: The graph or the options cannot give an engine.
@@ -75,9 +85,9 @@ def make_plan(spec: EngineBuildSpec, facts: OnnxFacts, machine: BuildMachine, ta
     workspace = parse_size(spec.workspace)
     if workspace <= 0:
         raise UsageError(f"--workspace {spec.workspace}: not a size that holds anything", "--workspace 4GiB")
-    profiles = resolve(facts.inputs, spec)
+    profiles = resolve(facts.inputs, spec, exported.longest)
     ram = int(facts.weights_bytes * (RAM_FACTOR + (1.5 if spec.precision in ("fp16", "bf16") else 0))) + RAM_BASE_BYTES
-    findings = (*_advice(spec, facts, machine, task), *_workspace(workspace, machine, module))
+    findings = (*_advice(spec, facts, machine, exported.task), *_workspace(workspace, machine, module))
     return BuildPlan(module, profiles, workspace, spec.precision, ram, findings, lacking(spec, module, machine, ram))
 
 
@@ -206,11 +216,13 @@ def _advice(spec: EngineBuildSpec, facts: OnnxFacts, machine: BuildMachine, task
         found.append(
             Finding("engine-float32", "note", "the engine will compute in float32", "--precision fp16 halves it")
         )
-    if (
-        machine.capability
-        and choose_module(spec, machine) == "tensorrt_rtx"
-        and machine.capability not in RTX_CAPABILITIES
-    ):
+    rtx = choose_module(spec, machine) == "tensorrt_rtx"
+    if rtx:
+        text = (
+            "only TensorRT-RTX loads this engine; Triton's tensorrt backend and trtexec load those of the full TensorRT"
+        )
+        found.append(Finding("rtx-engine", "note", text, "--backend tensorrt, on the machine with the GPU"))
+    if rtx and machine.capability and machine.capability not in RTX_CAPABILITIES:
         text = f"TensorRT-RTX has no kernels for this GPU (compute capability {machine.capability[0]}.{machine.capability[1]})"
         found.append(Finding("rtx-gpu", "warning", text, "--backend tensorrt"))
     return tuple(found)

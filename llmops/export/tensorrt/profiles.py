@@ -31,17 +31,24 @@ class Bounds:
 Profile = Mapping[str, Bounds]
 
 
-def resolve(inputs: tuple[OnnxTensor, ...], spec: EngineBuildSpec) -> tuple[Profile, ...]:
+def resolve(inputs: tuple[OnnxTensor, ...], spec: EngineBuildSpec, longest: int | None = None) -> tuple[Profile, ...]:
     """The profiles that the options describe.
+
+    Args:
+        inputs: Of the graph.
+        spec: The options.
+        longest: Most tokens that the graph was exported for, where its record says so: beyond them a model's positions end.
 
     Raises:
         UsageError: A shape cannot be read, names no input, does not fit the graph, or a dynamic input has none.
     """
     dynamic = {tensor.name: tensor for tensor in inputs if tensor.dynamic}
+    if spec.past and not any("past" in tensor.name for tensor in inputs):
+        raise UsageError("--past: the graph has no KV cache", "leave it out, or export with --task causal-lm-cache")
     found: list[Profile] = []
     asked = bool(spec.min or spec.opt or spec.max or spec.batch or spec.seq or spec.past)
     if asked or not spec.profiles:
-        found.append(_first(dynamic, inputs, spec))
+        found.append(_first(dynamic, inputs, spec, longest))
     found += [_written(text, dynamic, inputs) for text in spec.profiles]
     for number, profile in enumerate(found):
         for name, tensor in dynamic.items():
@@ -51,7 +58,9 @@ def resolve(inputs: tuple[OnnxTensor, ...], spec: EngineBuildSpec) -> tuple[Prof
                     f"--min {name}:… --opt {name}:… --max {name}:…, or --batch 1:8:16 --seq 1:512:2048",
                 )
         for name, bounds in profile.items():
-            check_bounds(name, bounds, next(tensor for tensor in inputs if tensor.name == name))
+            tensor = next(tensor for tensor in inputs if tensor.name == name)
+            check_bounds(name, bounds, tensor)
+            _refuse_long(bounds, tensor, longest)
     return tuple(found) if dynamic else ()
 
 
@@ -109,7 +118,20 @@ def check_bounds(name: str, bounds: Bounds, tensor: OnnxTensor) -> None:
             )
 
 
-def _first(dynamic: Mapping[str, OnnxTensor], inputs: tuple[OnnxTensor, ...], spec: EngineBuildSpec) -> Profile:
+def _refuse_long(bounds: Bounds, tensor: OnnxTensor, longest: int | None) -> None:
+    for axis, dim in enumerate(tensor.dims or ()):
+        tokens = bounds.max[axis]
+        if longest is not None and dim == "sequence" and tokens > longest:
+            usual = min(bounds.opt[axis], longest)
+            raise UsageError(
+                f"{tensor.name} would have up to {tokens} tokens, and the graph was exported for at most {longest}",
+                f"--seq {min(bounds.min[axis], usual)}:{usual}:{longest}",
+            )
+
+
+def _first(
+    dynamic: Mapping[str, OnnxTensor], inputs: tuple[OnnxTensor, ...], spec: EngineBuildSpec, longest: int | None
+) -> Profile:
     """The profile of --min, --opt, --max, and of --batch and --seq for the inputs that those do not name."""
     given = {word: _named(getattr(spec, word), word, inputs) for word in ("min", "opt", "max")}
     named = {name for shapes in given.values() for name in shapes}
@@ -121,14 +143,15 @@ def _first(dynamic: Mapping[str, OnnxTensor], inputs: tuple[OnnxTensor, ...], sp
         profile[name] = Bounds(given["min"][name], given["opt"][name], given["max"][name])
     rest = [tensor for name, tensor in dynamic.items() if name not in profile]
     if rest:
-        triples = _triples(spec)
+        triples = _triples(spec, longest)
         profile |= {tensor.name: _by_dimension(tensor, triples) for tensor in rest}
     return profile
 
 
-def _triples(spec: EngineBuildSpec) -> dict[str, Triple]:
+def _triples(spec: EngineBuildSpec, longest: int | None) -> dict[str, Triple]:
     batch = parse_triple(spec.batch, "--batch") if spec.batch else DEFAULT_BATCH
-    seq = parse_triple(spec.seq, "--seq") if spec.seq else DEFAULT_SEQ
+    low, usual, high = (min(value, longest or value) for value in DEFAULT_SEQ)
+    seq = parse_triple(spec.seq, "--seq") if spec.seq else (low, usual, high)
     past = parse_triple(spec.past, "--past") if spec.past else (0, seq[1], seq[2])
     total = (seq[0] + past[0], seq[1] + past[1], seq[2] + past[2])
     return {"batch": batch, "sequence": seq, "past": past, "total": total}

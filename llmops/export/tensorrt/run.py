@@ -18,6 +18,7 @@ from llmops.export.tensorrt.plan import (
     RTX_CAPABILITIES,
     BuildMachine,
     BuildPlan,
+    Exported,
     make_plan,
     parse_capability,
     profile_data,
@@ -78,7 +79,7 @@ def build_tensorrt(spec: EngineBuildSpec, progress: Progress, *, dry_run: bool =
         raise UsageError(f"{spec.out} is there already", "--force replaces it, or give another -o")
     graph = read_onnx(onnx)
     host = detect()
-    plan = make_plan(spec, graph, machine_of(host, spec.out), exported_task(onnx))
+    plan = make_plan(spec, graph, machine_of(host, spec.out), exported(onnx))
     if dry_run:
         findings = plan.findings + plan.missing
         return EngineReport(not plan.missing, findings, onnx, spec.out, plan, graph, dry_run=True)
@@ -90,6 +91,8 @@ def build_tensorrt(spec: EngineBuildSpec, progress: Progress, *, dry_run: bool =
     findings = plan.findings + _outcome(built)
     record = sidecar(spec, plan, graph, built, host)
     write_whole(record_path(spec.out), json.dumps(record, indent=2) + "\n")
+    if spec.layer_info is not None:
+        _write_layers(spec, plan, progress)
     return EngineReport(True, findings, onnx, spec.out, plan, graph, built=built)
 
 
@@ -114,25 +117,27 @@ def _build(spec: EngineBuildSpec, plan: BuildPlan, onnx: Path, progress: Progres
     }  # fmt: skip
     try:
         built = run_worker(job, log, progress)
+        record_path(spec.out).unlink(missing_ok=True)  # that of an engine that is replaced
         partial.replace(spec.out)
     finally:
         partial.unlink(missing_ok=True)
         shutil.rmtree(scratch, ignore_errors=True)
     log.unlink(missing_ok=True)
-    if spec.layer_info is not None:
-        run_worker(
-            {
-                "kind": "tensorrt-run",
-                "action": "layers",
-                "module": plan.module,
-                "engine": str(spec.out),
-                "layer_info": str(spec.layer_info),
-            },
-            log,
-            progress,
-        )
-        log.unlink(missing_ok=True)
     return built
+
+
+def _write_layers(spec: EngineBuildSpec, plan: BuildPlan, progress: Progress) -> None:
+    """Load the engine, which its record now allows, and ask what its layers became."""
+    log = spec.out.with_name(spec.out.name + ".build.log")
+    job = {
+        "kind": "tensorrt-run",
+        "action": "layers",
+        "module": plan.module,
+        "engine": str(spec.out.absolute()),
+        "layer_info": str(spec.layer_info),
+    }
+    run_worker(job, log, progress)
+    log.unlink(missing_ok=True)
 
 
 def _outcome(built: Mapping[str, Any]) -> tuple[Finding, ...]:
@@ -175,20 +180,29 @@ def sidecar(
 
 
 def graph_file(path: Path) -> Path:
-    """The .onnx file itself, or the one in an exported directory."""
-    return path / "model.onnx" if path.is_dir() else path
+    """The .onnx file itself, or the one in an exported directory.
+
+    Raises:
+        UsageError: It is a checkpoint, which must be exported first.
+    """
+    if not path.is_dir():
+        return path
+    graph = path / "model.onnx"
+    if not graph.is_file() and (path / "config.json").is_file():
+        raise UsageError(f"{path} is a checkpoint, not an ONNX file", f"llmops export onnx {path} -o {path.name}-onnx")
+    return graph
 
 
-def exported_task(onnx: Path) -> str | None:
-    """The task that the export's own record names."""
+def exported(onnx: Path) -> Exported:
+    """What the record beside a graph says of it."""
     record = onnx.parent / "export.json"
     if not record.is_file():
-        return None
+        return Exported()
     try:
-        task = json.loads(record.read_text(encoding="utf-8")).get("task")
-    except (ValueError, AttributeError):
-        return None
-    return task if isinstance(task, str) else None
+        said = json.loads(record.read_text(encoding="utf-8"))
+        return Exported(str(said["task"]), int(said["dimensions"]["sequence"][1]))
+    except (ValueError, KeyError, TypeError, IndexError):
+        return Exported()
 
 
 def machine_of(host: Host, out: Path) -> BuildMachine:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from llmops.checkpoint.engine_file import Loader, require_loadable
+from llmops.checkpoint.engine_file import Loader, read_record, require_loadable
 from llmops.errors import LlmopsError, UsageError
 from llmops.export.tensorrt.causes import explain
 from llmops.extras import require
@@ -23,8 +23,10 @@ def work(job: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     module = str(job["module"])
     trt = require(module, "loading an engine")
     progress.phase("loading the engine")
-    require_loadable(Path(job["engine"]), Loader(module, trt.__version__, gpu_capability()))
-    engine, lines = load(trt, module, Path(job["engine"]))
+    path = Path(job["engine"])
+    require_loadable(path, Loader(module, trt.__version__, gpu_capability()))
+    record = read_record(path) or {}
+    engine, lines = load(trt, module, path, with_code=bool(record.get("version_compatible")))
     if job["action"] == "layers":
         inspector = engine.create_engine_inspector()
         text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
@@ -46,8 +48,19 @@ def gpu_capability() -> tuple[int, int] | None:
     return gpu.compute_capability if gpu else None
 
 
-def load(trt: Any, module: str, path: Path) -> tuple[Any, list[str]]:
+# What TensorRT calls its types, and torch; the rest is float32.
+_TORCH: Final = {"HALF": "float16", "BF16": "bfloat16", "INT64": "int64", "INT32": "int32", "BOOL": "bool"}
+
+
+def load(trt: Any, module: str, path: Path, *, with_code: bool = False) -> tuple[Any, list[str]]:
     """Deserialise an engine; returns it with the logger's error lines, which keep growing.
+
+    Args:
+        trt: The module itself.
+        module: Its name.
+        path: The engine.
+        with_code: It was built for later versions too and carries a runtime of its own, which is a program: allowed only where the
+            record beside it says so and its hash holds.
 
     Raises:
         LlmopsError: TensorRT refuses it.
@@ -63,7 +76,10 @@ def load(trt: Any, module: str, path: Path) -> tuple[Any, list[str]]:
                 lines.append(msg)
 
     try:
-        engine = trt.Runtime(Log()).deserialize_cuda_engine(path.read_bytes())
+        runtime = trt.Runtime(Log())
+        if with_code:
+            runtime.engine_host_code_allowed = True
+        engine = runtime.deserialize_cuda_engine(path.read_bytes())
     except Exception as error:
         raise explain([*lines, str(error)], "the engine could not be loaded", backend=module) from error
     if engine is None:
@@ -89,9 +105,7 @@ def infer(trt: Any, engine: Any, feed: Mapping[str, Any], lines: list[str], modu
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     for name in names:
         if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT:
-            kind = getattr(
-                torch, {"HALF": "float16", "BF16": "bfloat16"}.get(engine.get_tensor_dtype(name).name, "float32")
-            )
+            kind = getattr(torch, _TORCH.get(engine.get_tensor_dtype(name).name, "float32"))
             held[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=kind, device="cuda")
         context.set_tensor_address(name, held[name].data_ptr())
     if not context.execute_async_v3(stream.cuda_stream):
