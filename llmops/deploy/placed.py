@@ -170,6 +170,7 @@ def _spec(name: str, model: SiteModel, gpu: bool) -> PlanSpec:
         dtype=model.dtype,
         kv_cache_dtype=model.kv_cache_dtype,
         quantization=model.quantization,
+        threads=None if gpu else model.cpus,  # a replica's part of a machine that others use too
         weights_gib=model.weights_gib,
         kv_cache_gib=model.kv_cache_gib,
         loras=model.loras,

@@ -84,9 +84,15 @@ def cuda_env(indices: tuple[int, ...], *, amd: bool = False) -> Mapping[str, str
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": listed}
 
 
-def vllm_cpu_env(kv_gib: int, threads: int) -> Mapping[str, str]:
-    """Variables of vLLM's CPU build: it takes its cache size in whole GiB and its threads from OpenMP."""
-    return {
+def vllm_cpu_env(kv_gib: int, threads: int, *, alone: bool) -> Mapping[str, str]:
+    """Variables of vLLM's CPU build: it takes its cache size in whole GiB and its threads from OpenMP.
+
+    Left alone it sets the number of threads itself and ties them to the first cores of the machine, one thread to a core
+    (``vllm/utils/ompmultiprocessing.py``). That is best where the machine is its own. A second server would be tied to
+    the very same cores, and a share of the machine is no share for it: ``nobind`` keeps it to ``threads``.
+    """
+    bound = {} if alone else {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    return bound | {
         "VLLM_CPU_KVCACHE_SPACE": str(kv_gib),
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",

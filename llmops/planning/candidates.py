@@ -80,6 +80,11 @@ def prepare(facts: ModelFacts, spec: PlanSpec, host: Host, gpus: tuple[int, ...]
             f"--max-model-len {spec.max_model_len} is more than {facts.name} was made for ({limit})",
             f"--max-model-len {limit}",
         )
+    if spec.max_num_seqs and spec.max_num_batched_tokens and spec.max_num_batched_tokens < spec.max_num_seqs:
+        raise UsageError(
+            f"{spec.max_num_batched_tokens} tokens a step are too few for {spec.max_num_seqs} sequences, each takes one",
+            f"--max-num-seqs {spec.max_num_batched_tokens}, or more --max-num-batched-tokens",
+        )
     rank = 0
     if spec.loras:
         wanted = spec.max_lora_rank or 16

@@ -124,10 +124,11 @@ def default_batched_tokens(spec: PlanSpec, gpu: Gpu, row: Coefficients, max_mode
 
 
 def default_num_seqs(spec: PlanSpec, gpu: Gpu, row: Coefficients) -> int:
-    """The default of vLLM's API server: 1024 on the same large GPUs, else 256."""
+    """The default of vLLM's API server: 1024 on the same large GPUs, else 256; never more than the tokens of a step."""
     if spec.max_num_seqs:
         return spec.max_num_seqs
-    return row.large_gpu_seqs if is_large(gpu, spec) else 256
+    most = spec.max_num_batched_tokens or row.large_gpu_seqs
+    return min(most, row.large_gpu_seqs if is_large(gpu, spec) else 256)
 
 
 def is_large(gpu: Gpu, spec: PlanSpec) -> bool:

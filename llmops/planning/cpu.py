@@ -66,7 +66,7 @@ def plan_on_cpu(
         spec: What the user fixes.
         host: The machine.
         port: Of the first replica.
-        memory_share: How much of the free memory this model may use when several share it.
+        memory_share: How much of the free memory and cores this model may use when several share them.
         measured: Earlier starts on this machine.
 
     Raises:
@@ -98,7 +98,7 @@ def plan_on_cpu(
     length = _shorten(length, given, cache, spec)
     need = max(kv.request_bytes(cache, length, length) / GIB, 1.0 if engine == "vllm" else 0.0)
     shortfall = max(0.0, max(need, given if spec.kv_cache_gib is not None else 0.0) - room)
-    threads = spec.threads or host.cpu.free
+    threads = spec.threads or max(1, int(host.cpu.free * memory_share))
     memory = _memory(facts, _Shares(free, weights, overhead, given), cache, engine)
     name = spec.served_name or facts.name
     pool = max(0.0, given) * GIB
@@ -111,10 +111,10 @@ def plan_on_cpu(
         max_concurrency=round(kv.concurrency(pool, cache, length, length), 2),
         typical_concurrency=round(kv.concurrency(pool, cache, min(spec.average_tokens, length), length), 1),
         threads=threads, ports=(port,),
-        argv=_argv(facts, spec, port=port, dtype=dtype, length=length, seqs=seqs) if engine == "vllm" else (), env=_env(engine, given, threads), memory=memory,
+        argv=_argv(facts, spec, port=port, dtype=dtype, length=length, seqs=seqs) if engine == "vllm" else (), env=_env(engine, given, threads, alone=_alone(spec, host, memory_share)), memory=memory,
         reasons=(
             f"engine {engine}: {why}", f"dtype {dtype}: {dtype_why}",
-            f"{counted(threads, 'thread')}: {'--threads' if spec.threads else 'the cores that are free'}",
+            f"{counted(threads, 'thread')}: {'as fixed' if spec.threads else 'the cores that are free' if memory_share == 1 else 'its share of the free cores'}",
             f"KV cache {max(0.0, given):.2f} GiB: {seqs} requests of {length} tokens, within free memory",
         ),
         remedies=_remedies(shortfall, facts) if shortfall > 0 else (),
@@ -270,9 +270,14 @@ def _argv(facts: ModelFacts, spec: PlanSpec, *, port: int, dtype: str, length: i
     return vllm_argv(flags)
 
 
-def _env(engine: str, given_gib: float, threads: int) -> Mapping[str, str]:
+def _alone(spec: PlanSpec, host: Host, memory_share: float) -> bool:
+    """Whether all of the machine's cores are for this one server."""
+    return spec.threads is None and memory_share == 1.0 and host.cpu.free >= host.cpu.allowed
+
+
+def _env(engine: str, given_gib: float, threads: int, *, alone: bool) -> Mapping[str, str]:
     if engine == "vllm":
-        return vllm_cpu_env(max(1, int(given_gib)), threads)
+        return vllm_cpu_env(max(1, int(given_gib)), threads, alone=alone)
     return {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from llmops.checkpoint.facts import ModelFacts
 from llmops.errors import MachineError, UsageError
@@ -14,6 +15,10 @@ from llmops.planning.cpu import plan_on_cpu
 from llmops.planning.gpu import plan_on_gpus
 from llmops.planning.packing import pack
 from llmops.planning.types import ModelPlan, PlanSpec, ServePlan
+
+# A shorter context is suggested in steps of this many tokens, and only down to what still holds a conversation.
+_STEP: Final = 16
+_USEFUL_LENGTH: Final = 512
 
 
 def plan(spec: PlanSpec, models: Sequence[ModelFacts], host: Host, *, measured: tuple[Measured, ...] = ()) -> ServePlan:
@@ -34,7 +39,8 @@ def plan(spec: PlanSpec, models: Sequence[ModelFacts], host: Host, *, measured: 
     specs = [_spec_for(spec, facts) for facts in models]
     _check_names(specs, models)
     plans = _plans(specs, list(models), host, measured)
-    findings = (*_about(host, plans), *(finding for one in plans for finding in findings_of_plan(one)))
+    each = zip(specs, plans, strict=True)
+    findings = (*_about(host, plans), *(found for own, one in each for found in findings_of_plan(one, own.concurrency)))
     return ServePlan(tuple(plans), host.name, all(one.fits for one in plans), findings)
 
 
@@ -101,8 +107,8 @@ def _about(host: Host, plans: list[ModelPlan]) -> list[Finding]:
     return [replace(finding, severity="warning") for finding in (*broken, *small)]
 
 
-def findings_of_plan(one: ModelPlan) -> list[Finding]:
-    """That a plan does not fit, or holds too few requests."""
+def findings_of_plan(one: ModelPlan, wanted: int | None = None) -> list[Finding]:
+    """That a plan does not fit, or holds too few requests: fewer than were ``wanted`` at once, where that was said."""
     if one.shortfall_gib is not None:
         where = ("the GPU" if len(one.gpus) == 1 else f"each of {len(one.gpus)} GPUs") if one.gpus else "main memory"
         message = f"{one.name} does not fit: {where} lacks {one.shortfall_gib:.2f} GiB for {one.max_model_len} tokens"
@@ -110,4 +116,21 @@ def findings_of_plan(one: ModelPlan) -> list[Finding]:
     if one.max_concurrency is not None and one.max_concurrency < 1.2 and one.gpus:
         message = f"{one.name}: only {one.max_concurrency:g} requests of full length fit at once"
         return [Finding("low-concurrency", "warning", message, "lower --max-model-len, or use --kv-cache-dtype fp8")]
-    return []
+    return _below(one, wanted) if wanted else []
+
+
+def _below(one: ModelPlan, wanted: int) -> list[Finding]:
+    """Requests of full length at once over all replicas, against those that were asked for."""
+    if one.max_concurrency is None or one.max_concurrency * one.replicas >= wanted:
+        return []
+    held = f"{one.max_concurrency * one.replicas:.1f}".removesuffix(".0")
+    length = (one.kv_tokens or 0) * one.replicas // wanted // _STEP * _STEP
+    shorter = f"--max-model-len {length} holds them all; or " if length >= _USEFUL_LENGTH else ""
+    return [
+        Finding(
+            "low-concurrency",
+            "warning",
+            f"{one.name}: {held} of the {wanted} requests of {one.max_model_len} tokens fit at once, the others wait",
+            f"{shorter}more GPUs, --kv-cache-dtype fp8, or quantised weights",
+        )
+    ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 from llmops.planning.command import PlanReport
 from llmops.planning.types import ModelPlan, Term
 from llmops.report.document import Block, Code, Document, Facts, Heading, Table, Text
+from llmops.report.told import told
 from llmops.units import counted
 
 
@@ -18,7 +20,8 @@ def view(report: PlanReport) -> Document:
         if several:
             blocks.append(Heading(plan.name))
         blocks += view_model(plan, explain=report.explain)
-    blocks += [Text(f"{f.severity}: {f.message}", "bad" if f.severity == "error" else "warn") for f in report.findings]
+    # What would make it fit stands above already, one a line.
+    blocks += told(replace(f, remedy=None) if f.severity == "error" else f for f in report.findings)
     title = f"plan for {report.plan.host}" if several else f"{report.plan.models[0].name} on {report.plan.host}"
     verdict = Text("fits", "good") if report.ok else Text("does not fit", "bad")
     return Document(title, tuple(blocks), verdict)

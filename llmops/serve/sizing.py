@@ -47,6 +47,8 @@ def size(models: Sequence[Wanted], host: Host) -> tuple[ModelPlan, ...]:
     for each in models:
         on_cpu = each.planned_as != "vllm" or not host.usable_gpus
         fixed = plan_spec(each, on_cpu=on_cpu)
+        if on_cpu and (copies := each.spec.replicas or 1) > 1 and fixed.threads is None:
+            fixed = fixed.model_copy(update={"threads": max(1, host.cpu.free // copies)})
         own[each.spec.served_name] = {
             name: getattr(fixed, name) for name in PlanSpec.model_fields if name != "per_model"
         }

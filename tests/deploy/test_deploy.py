@@ -107,6 +107,9 @@ def test_ray_takes_the_same_decisions(llmops, tmp_path):
     # Ray has no name for this card, and the site has another kind: a resource says which machines are meant.
     assert small["placement_group_config"]["bundle_per_worker"]["rtx4090"] > 0
     assert light["accelerator_config"] == {"kind": "cpu"}
+    # A replica has a part of its machine: its threads are not tied to the same cores as those of the next one.
+    variables = light["runtime_env"]["env_vars"]
+    assert (variables["OMP_NUM_THREADS"], variables["VLLM_CPU_OMP_THREADS_BIND"]) == ("8", "nobind")
     assert """--resources '{"rtx4090": 1}'""" in result.stdout
 
 

@@ -134,7 +134,7 @@ def engines(url: str) -> list[dict]:
 class Load:
     """Requests one after another on several threads until it is left; counts what was answered and what was not."""
 
-    def __init__(self, base: str, threads: int = 4) -> None:
+    def __init__(self, base: str, threads: int = 2) -> None:
         self.answered, self.failed = [], []
         self.ending = threading.Event()
         self.base = base
@@ -146,7 +146,7 @@ class Load:
                 try:
                     client.completions.create(model="tiny", prompt=PROMPT, max_tokens=8, temperature=0)
                     self.answered.append(time.monotonic())
-                    self.ending.wait(0.2)  # leaves the replica that starts anew some of a small machine's cores
+                    self.ending.wait(0.5)  # leaves the replica that starts anew some of a small machine's cores
                 except openai.APIError as error:
                     self.failed.append((time.monotonic(), str(error)[:200]))
 

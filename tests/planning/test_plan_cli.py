@@ -116,3 +116,15 @@ def test_the_points_script_reads_points_of_the_documented_form(tmp_path):
     assert document["summary"]["points"] == 1
     assert document["summary"]["KV GiB error %, files alone"] < 1
     assert document["skipped"] == [["x2", "no facts of 'no/such'"]]
+
+
+def test_fewer_at_once_than_were_asked_for_is_said_with_what_helps(llmops, tmp_path):
+    model = write("llama-3.1-8b-instruct", tmp_path)
+    asked = ("plan", model, "--gpu", "RTX4090", "--concurrency", "64")
+    shown = " ".join(llmops(*asked).stdout.split())
+    assert "of the 64 requests of 8192 tokens fit at once, the others wait hint: --max-model-len" in shown
+    length = int(shown.partition("hint: --max-model-len ")[2].split()[0])
+    enough = llmops(*asked, "--max-model-len", str(length), "--json").json
+    assert not [f for f in enough["findings"] if f["rule"] == "low-concurrency"]
+    assert enough["data"]["models"][0]["max_concurrency"] >= 64
+    assert "fit at once" not in llmops("plan", model, "--gpu", "RTX4090", "--concurrency", "5").stdout

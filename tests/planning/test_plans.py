@@ -87,6 +87,7 @@ def test_no_plan_that_the_engine_would_refuse(host, goal):
         assert len({gpu.name for gpu in cards}) == 1
         assert one.gpu_memory_utilization * cards[0].total_gib <= cards[0].free_gib - 0.3
         assert one.max_concurrency >= 1
+        assert one.max_num_batched_tokens >= one.max_num_seqs
         assert one.memory.kv_cache_gib > 0
         if one.dtype == "bfloat16" and cards[0].compute_capability:
             assert cards[0].compute_capability >= (8, 0)
@@ -136,6 +137,11 @@ def test_more_models_than_cards_are_refused():
         plan(PlanSpec(), [facts("opt-125m"), facts("llama-3.1-8b-instruct")], host_from_gpus("L4"))
 
 
+def test_a_small_step_holds_a_token_of_each_sequence():
+    one = only(PlanSpec(max_num_batched_tokens=512), "llama-3.1-8b-instruct", "H100*1")
+    assert (one.max_num_batched_tokens, one.max_num_seqs) == (512, 512)
+
+
 def test_fixed_values_are_kept():
     spec = PlanSpec(tensor_parallel=2, max_model_len=4096, gpu_memory_utilization=0.8, max_num_seqs=64,
                     max_num_batched_tokens=4096, kv_cache_dtype="fp8", dtype="float16", replicas=1)  # fmt: skip
@@ -156,6 +162,7 @@ def test_fixed_values_are_kept():
     [
         (PlanSpec(tensor_parallel=3), "llama-3.1-8b-instruct", "H100*4", UsageError, "not divisible by 3"),
         (PlanSpec(tensor_parallel=8), "llama-3.1-8b-instruct", "H100*4", UsageError, "8 GPUs, 4"),
+        (PlanSpec(max_num_batched_tokens=64, max_num_seqs=128), "opt-125m", "H100*1", UsageError, "64 tokens a step"),
         (PlanSpec(max_model_len=10**6), "llama-3.1-8b-instruct", "H100*1", UsageError, "131072"),
         (PlanSpec(dtype="bfloat16"), "llama-3.1-8b-instruct", "T4*1", MachineError, "7.5"),
         (PlanSpec(), "meta-llama-3.1-8b-instruct-fp8-dynamic", "V100-16GB*1", MachineError, "fp8 needs"),

@@ -297,3 +297,28 @@ def test_evidence_is_shown_without_what_the_engine_puts_before_each_line():
     said = "FileNotFoundError: [Errno 2] No such file or directory: '/a/adapter_config.json'"
     for before in ("(Worker pid=12) ERROR 11-22 15:28:03 [multiproc_executor.py:1063] ", "(EngineCore_DP0 pid=7) ", ""):
         assert shortened(before + said) == said
+
+
+IDLE = replace(HOST, cpu=replace(HOST.cpu, free=8))
+
+
+@pytest.mark.parametrize(
+    ("host", "fixed", "threads", "alone"), [(IDLE, None, "8", True), (HOST, None, "4", False), (IDLE, 2, "2", False)]
+)
+def test_vllm_ties_its_threads_to_cores_only_where_the_machine_is_its_own(host, fixed, threads, alone):
+    """It would take all cores but one whatever it is told, and a second server the same ones."""
+    env = built(host=host, engine="vllm", threads=fixed).env
+    assert env["OMP_NUM_THREADS"] == threads
+    assert env.get("VLLM_CPU_OMP_THREADS_BIND") == (None if alone else "nobind")
+
+
+def test_servers_on_one_machine_share_its_cores():
+    specs = [ServeSpec(model=FACTS.path, name=name, port=0) for name in ("a", "b")]
+    plans = size([Wanted(spec, replace(FACTS, name=spec.name), "vllm", 1) for spec in specs], IDLE)
+    assert [plan.threads for plan in plans] == [4, 4]
+    assert all(plan.env["VLLM_CPU_OMP_THREADS_BIND"] == "nobind" for plan in plans)
+    copies = ServeSpec(model=FACTS.path, port=1, replicas=2)
+    (plan,) = size([Wanted(copies, FACTS, "ray", 1)], IDLE)
+    config = after(launch(copies, FACTS, plan, Path("/e/python"), 1, engine="ray").argv, "--config")
+    assert '"OMP_NUM_THREADS": "4"' in config
+    assert '"VLLM_CPU_OMP_THREADS_BIND": "nobind"' in config
