@@ -201,8 +201,11 @@ def failure(found: Application) -> OutsideError:
         advice = f"{fix.title}{f': {fix.command}' if fix.command else ''}" if fix else "see the replica's log"
         return OutsideError(f"{found.name} does not start: {cause.title}{evidence}", advice)
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line]
-    last = (errors or lines or ["Ray gives no reason"])[-1]
+    errors = [number for number, line in enumerate(lines) if "Error" in line]
+    last = lines[errors[-1]] if errors else (lines or ["Ray gives no reason"])[-1]
+    if "validation error" in last and errors:
+        # Pydantic's next two lines name the argument and what is wrong with it.
+        last += ": " + ": ".join(lines[errors[-1] + 1 : errors[-1] + 3]).partition(" [type=")[0]
     return OutsideError(
         f"{found.name} does not start: {last[:300]}", "ray logs, or the dashboard, have the replica's log"
     )

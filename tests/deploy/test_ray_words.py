@@ -61,6 +61,13 @@ def test_a_failure_is_told_by_its_cause():
     error = failure(found)
     assert "site does not start" in error.message
     assert "max_model_len" in error.message + str(error.hint)
+    wrong = (
+        "Traceback\nRuntimeError: Failed to create vLLM engine config: 1 validation error for ModelConfig\nseed\n"
+        "  Input should be a valid integer, unable to parse string as an integer [type=int_parsing, input_value='none', "
+        "input_type=str]\n    For further information visit https://errors.example/int_parsing\n"
+    )
+    named = failure(Application("site", "DEPLOY_FAILED", "/", (), wrong)).message
+    assert named.endswith("ModelConfig: seed: Input should be a valid integer, unable to parse string as an integer")
     silent = failure(Application("site", "DEPLOY_FAILED", "/", (), "Traceback\nFooError: no such thing\n"))
     assert "FooError: no such thing" in silent.message
 
