@@ -22,6 +22,7 @@ from llmops.progress import Progress
 from llmops.serve import registry
 from llmops.serve.decide import decide
 from llmops.serve.launch import health_path
+from llmops.serve.preflight import check_log_room
 from llmops.serve.ready import request
 from llmops.serve.registry import Server
 from llmops.serve.spec import ServeSpec
@@ -95,7 +96,7 @@ def start_detached(
     file.unlink(missing_ok=True)
     progress.phase(f"planning {served_name}")
     check()
-    file.parent.mkdir(parents=True, exist_ok=True)
+    check_log_room(file.parent)
     process = _spawn(without_detach(words), file)
     _follow_start(process, file, progress)
     return ServersReport(ok=True, findings=(), servers=(_row(registry.read(file)),))

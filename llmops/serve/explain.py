@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from llmops.errors import LlmopsError, OutsideError
 from llmops.findings import Finding
 from llmops.process import tail
+from llmops.serve.preflight import full_disk
 from llmops.serve.ready import EngineEndedError
 
 if TYPE_CHECKING:
     from llmops.diagnosis import Cause, Diagnosis
 
-# What vLLM puts before each line: the process, the level, the time and the place in its source.
+# What stands before what a line says: vLLM's process, level, time and place in its source; an interpreter's own path.
 _PREFIX = re.compile(
-    r"(?:\((?:\w+ )?pid=\d+\) ?)?(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:.,]+ \[[^\]]+\] ?)?"
+    r"(?:\((?:\w+ )?pid=\d+\) ?)?(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:.,]+ \[[^\]]+\] ?)?(?:\S+/python[\d.]*: )?"
 )
 
 
@@ -60,6 +61,8 @@ def explain(engine: str, error: EngineEndedError, log: Path) -> EngineFailedErro
         diagnosis = None
     cause = diagnosis.top if diagnosis else None
     how = _ending(error.exit_code)
+    if cause is None and (full := full_disk(log.absolute().parent)):
+        return EngineFailedError(f"{engine} {how}: {full}", f"free some; the log is {log}", diagnosis, log, error)
     if cause is None:
         last = _last_words(log)
         message = f"{engine} {how} during its {error.when}{f': {last}' if last else ''}"

@@ -16,7 +16,10 @@ from llmops.errors import MachineError, UsageError
 from llmops.planning.coefficients import BITSANDBYTES_LEFT, parse_version
 from llmops.planning.types import LoraSpec
 from llmops.serve.spec import Engine, ServeSpec
+from llmops.units import format_size
 
+# A log of a start that fails has some hundred lines.
+LEAST_ROOM_BYTES: Final = 256 * 1024
 # Brings what vLLM had of its own before 0.28.
 BNB_PLUGIN: Final = "vllm-bnb-plugin"
 
@@ -91,6 +94,31 @@ def largest_rank(loras: tuple[LoraSpec, ...]) -> int | None:
             raise UsageError(f"--lora {lora.name}: {damage.message}", damage.remedy or f"llmops inspect {path}")
         ranks.append(facts.lora.rank)
     return max(ranks, default=None)
+
+
+def check_log_room(directory: Path) -> None:
+    """Refuse a directory without space for an engine's log: the engine would end at its first line, and leave none.
+
+    Raises:
+        MachineError: There is none, or the directory cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = error.strerror or str(error)
+        raise MachineError(f"no directory {directory} for the log: {what}", "--log FILE on another disk") from error
+    if full := full_disk(directory):
+        raise MachineError(f"no space for the log: {full}", "free some, or --log FILE on another disk")
+
+
+def full_disk(directory: Path) -> str | None:
+    """That a file system is full; None when it is not, or cannot be asked."""
+    try:
+        disk = os.statvfs(directory)
+    except OSError:
+        return None
+    free = disk.f_bavail * disk.f_frsize
+    return f"the disk of {directory} is full ({format_size(free)} free)" if free < LEAST_ROOM_BYTES else None
 
 
 def free_port(host: str, port: int) -> int:

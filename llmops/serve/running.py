@@ -22,6 +22,7 @@ from llmops.serve.explain import EngineFailedError, explain
 from llmops.serve.freed import wait_until_freed
 from llmops.serve.heal import Correction, correct
 from llmops.serve.launch import API_KEY_VARIABLE
+from llmops.serve.preflight import check_log_room
 from llmops.serve.readback import Term, keep, read_back
 from llmops.serve.ready import EngineEndedError, Readiness, wait_ready
 from llmops.serve.spec import ServeSpec
@@ -139,6 +140,7 @@ def _decide(spec: ServeSpec, host: Host | None, progress: Progress, failed: Engi
 @contextmanager
 def launched(spec: ServeSpec, decision: Decision, progress: Progress) -> Iterator[RunningServer]:
     """The second half of :func:`start`, for a decision that was shown before."""
+    check_log_room(spec.log.absolute().parent if spec.log else log_directory())
     log = spec.log or new_log(decision)
     key = os.environ.get(spec.api_key_env) if spec.api_key_env else None
     progress.note(f"{decision.engine}: {decision.choice.reason}; log: {log}")
@@ -180,9 +182,14 @@ def _command(decision: Decision, log: Path, key: str | None) -> Command:
     return Command(decision.launch.argv, log, env, grace_s=STOP_GRACE_S)
 
 
+def log_directory() -> Path:
+    """Where logs without a name of their own are kept."""
+    return settings().state_dir / "serve"
+
+
 def new_log(decision: Decision) -> Path:
     """A fresh name in the state directory; the oldest logs go."""
-    directory = settings().state_dir / "serve"
+    directory = log_directory()
     directory.mkdir(parents=True, exist_ok=True)
     for old in sorted(directory.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-KEPT_LOGS]:
         old.unlink(missing_ok=True)

@@ -295,7 +295,8 @@ def test_bitsandbytes_needs_the_plugin_of_newer_vllm(tmp_path, version, plugin, 
 
 def test_evidence_is_shown_without_what_the_engine_puts_before_each_line():
     said = "FileNotFoundError: [Errno 2] No such file or directory: '/a/adapter_config.json'"
-    for before in ("(Worker pid=12) ERROR 11-22 15:28:03 [multiproc_executor.py:1063] ", "(EngineCore_DP0 pid=7) ", ""):
+    vllm = "(Worker pid=12) ERROR 11-22 15:28:03 [multiproc_executor.py:1063] "
+    for before in (vllm, "(EngineCore_DP0 pid=7) ", "/a/env/bin/python3.12: ", ""):
         assert shortened(before + said) == said
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import openai
 import psutil
 import pytest
-from serve_process import alive, serving, until
+from serve_process import alive, environment, serving, until
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +85,8 @@ def test_3_a_port_that_is_taken_meanwhile_is_left_for_another(tiny_llama, tmp_pa
 
 
 def test_4_a_type_that_is_none(tiny_llama, vllm):
-    explained(vllm(tiny_llama, "--engine", "vllm", "--port", 0, "--no-heal", "--", "--dtype", "int8"), 5, "--dtype")
+    result = vllm(tiny_llama, "--engine", "vllm", "--port", 0, "--no-heal", "--", "--dtype", "int8")
+    explained(result, 5, "a value of one", "argument --dtype: invalid choice: 'int8'")
 
 
 def test_5_and_7_no_chat_template_is_said_at_the_start_and_a_killed_worker_comes_back(
@@ -134,7 +135,7 @@ def test_6_an_adapter_that_cannot_be_read(tiny_llama, tmp_path, vllm):
     missing = f"bad={tmp_path / 'nowhere'}"
     result = vllm(tiny_llama, "--engine", "vllm", "--port", 0, "--kv-cache-gib", 1, "--no-heal", "--",
                   "--enable-lora", "--lora-modules", missing)  # fmt: skip
-    explained(result, 5, "adapter")
+    explained(result, 5, "There is no LoRA adapter at this path", "adapter_config.json")
 
 
 def test_8_a_split_that_the_heads_do_not_allow_becomes_the_plans_own(tiny_llama, tmp_path, vllm_environment):
@@ -153,16 +154,16 @@ def test_9_a_package_that_is_not_there(tiny_llama, tmp_path, llmops):
     bare = tmp_path / "env"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
     result = llmops("serve", tiny_llama, "--engine", "vllm", "--engine-python", bare / "bin" / "python", "--port", 0)
-    explained(result, 5, "vllm")
+    explained(result, 5, "A package is missing", "No module named 'vllm'", "llmops engines install vllm")
 
 
 @pytest.fixture
-def full_disk(tmp_path):
-    """A file system without room, which only root can make."""
-    place = tmp_path / "full"
+def small_disk(tmp_path):
+    """A file system of half a megabyte, which only root can make."""
+    place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("a small file system can be mounted by root only")
@@ -172,15 +173,37 @@ def full_disk(tmp_path):
         subprocess.run(["umount", str(place)], check=True)
 
 
-def test_10_a_full_disk(tiny_llama, full_disk, llmops, tmp_path):
-    (full_disk / "ballast").write_bytes(bytes(200_000))
-    with contextlib.suppress(OSError), (full_disk / "rest").open("wb") as rest:
-        while True:
-            rest.write(bytes(4096))
-            rest.flush()
-    result = llmops(
-        "serve", tiny_llama, "--engine", "transformers", "--port", 0, "--log", full_disk / "engine.log", timeout=120
-    )
-    assert result.code in (3, 5), result.stderr
-    assert "full" in result.stderr or "space" in result.stderr
-    assert len(result.error_lines) == 2
+def fill(disk: Path) -> None:
+    with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
+        while ballast.write(bytes(4096)):
+            pass
+
+
+def test_10_a_disk_that_is_full_is_said_before_the_start(tiny_llama, small_disk, llmops):
+    fill(small_disk)
+    serve = functools.partial(llmops, "serve", tiny_llama, "--engine", "transformers", "--port", 0, timeout=120)
+    for result in (
+        serve("--log", small_disk / "engine.log"),
+        serve(env={"LLMOPS_STATE_DIR": str(small_disk / "state")}),
+        serve("--detach", env={"LLMOPS_STATE_DIR": str(small_disk / "state")}),
+    ):
+        assert result.code == 3, result.stderr
+        error, hint = result.error_lines
+        assert "no space for the log" in error
+        assert "full (0 B free)" in error
+        assert "free some" in hint
+
+
+def test_10_a_disk_that_fills_up_meanwhile_explains_the_death(tiny_llama, small_disk, tmp_path):
+    log, errors = small_disk / "engine.log", tmp_path / "stderr.txt"
+    words = ("serve", tiny_llama, "--engine", "transformers", "--port", "0", "--no-heal", "--log", log)
+    command = [sys.executable, "-m", "llmops", *map(str, words)]
+    with errors.open("wb") as stderr:
+        process = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL, env=environment(tmp_path / "s"))
+    until(log.exists, 60)
+    fill(small_disk)
+    assert process.wait(180) == 5, errors.read_text()
+    error, hint = (line for line in errors.read_text().splitlines() if line.startswith(("error: ", "hint: ")))
+    assert "the disk of" in error
+    assert "is full" in error
+    assert "free some" in hint
