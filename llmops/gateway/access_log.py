@@ -7,11 +7,12 @@ import contextlib
 import logging
 import sys
 import time
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
+
+from llmops.gateway.money.rates import dollars
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
@@ -41,7 +42,7 @@ class Row(msgspec.Struct, gc=False):
     ttft_ms: float | None
     input_tokens: int | None
     output_tokens: int | None
-    cost_usd: Decimal | None
+    cost_usd: str | None
     client: str
 
 
@@ -61,7 +62,7 @@ class AccessLog:
 
     def add(self, call: Call, now_ns: int) -> None:
         """Take one row; text is made later."""
-        usage, target, charge = call.usage or call.estimate, call.target, call.charge
+        usage, target, bill = call.usage or call.estimate, call.target, call.bill
         caller, ask = getattr(call, "caller", None), getattr(call, "ask", None)
         started = call.request.started_ns
         rows = self._rows
@@ -80,7 +81,7 @@ class AccessLog:
                 (call.first_ns - started) / 1e6 if call.first_ns else None,
                 usage.input_tokens if usage is not None else None,
                 usage.output_tokens if usage is not None else None,
-                charge.amount_usd if charge is not None else None,
+                call.cost or dollars(bill.pico) if bill is not None and bill.pico is not None else None,
                 call.request.client,
             )
         )

@@ -10,9 +10,8 @@ from llmops.gateway import spending
 from llmops.gateway.cache.exact import Entry
 from llmops.gateway.cache_semantic import ask_of
 from llmops.gateway.cached import entry_of
+from llmops.gateway.money.rates import Bill
 from llmops.http1 import event_data
-from llmops.prices import Charge
-from llmops.prices.money import ZERO
 
 if TYPE_CHECKING:
     from llmops.gateway.cache_semantic import SemanticCache
@@ -82,7 +81,7 @@ def _check(call: Call, cache: SemanticCache, kept: str, came: str) -> None:
 
 def _replay(call: Call, entry: Entry) -> None:
     call.status = 200
-    call.charge = Charge(ZERO, source="cache")
+    call.bill = Bill(0, "cache")
     if entry.stream:
         call.reply.start(200, _STREAM + call.headers(), entry.body)
         call.reply.end()

@@ -74,7 +74,7 @@ def _web(app: App, *, own_port: bool = False) -> Any:
     from starlette.responses import PlainTextResponse
     from starlette.routing import Route
 
-    from llmops.gateway.metrics import render
+    from llmops.gateway.metrics_text import render
 
     async def live(_request: WebRequest) -> Response:
         return PlainTextResponse("ok\n")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from llmops.gateway.refusal import Refusal
-from llmops.gateway.reply import Request
+from llmops.gateway.reply import Request, marked_of
 
 if TYPE_CHECKING:
     from llmops.gateway.app import App
@@ -127,7 +127,9 @@ async def answer(
             return
     client = scope.get("client")
     body = b"".join(chunks) if model is None else _for_model(b"".join(chunks), model)
-    request = Request(surface, list(scope["headers"]), body, client[0] if client else "", time.monotonic_ns())
+    named = list(scope["headers"])
+    caller = client[0] if client else ""
+    request = Request(surface, named, marked_of(named), body, caller, time.monotonic_ns())
     watcher = asyncio.ensure_future(_watch(receive, reply))
     worker = reply.task = asyncio.get_running_loop().create_task(app.serve(request, reply))
     try:

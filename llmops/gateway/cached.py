@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from llmops.gateway import spending
 from llmops.gateway.cache.exact import Entry, key_of
-from llmops.prices import Charge
-from llmops.prices.money import ZERO
+from llmops.gateway.money.rates import Bill
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
@@ -70,7 +69,7 @@ def give_up(call: Call) -> None:
 def _replay(call: Call, entry: Entry) -> None:
     """Send a kept answer: a stream as a stream. It costs nothing, and uses no tokens."""
     call.status = 200
-    call.charge = Charge(ZERO, source="cache")
+    call.bill = Bill(0, "cache")
     if entry.stream:
         call.reply.start(200, _STREAM + call.headers(), entry.body)
         call.reply.end()

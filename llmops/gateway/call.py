@@ -8,9 +8,10 @@ import time
 from typing import TYPE_CHECKING
 
 from llmops.gateway.dialects.wire import Ask
+from llmops.gateway.money.rates import Bill, dollars
 from llmops.gateway.reply import Reply, Request
 from llmops.gateway.routing import Facts, Route
-from llmops.prices import Charge, Usage
+from llmops.prices import Usage
 
 if TYPE_CHECKING:
     from llmops.gateway.cache_semantic import Ask as Alike
@@ -44,7 +45,8 @@ class Call:
     alike: tuple[Alike, Hit | None] | None = None
     usage: Usage | None = None
     estimate: Usage | None = None
-    charge: Charge | None = None
+    bill: Bill | None = None
+    cost = ""
     dropped: list[str] | tuple[()] = ()
     admitted_tokens = -1
     gone = False
@@ -79,25 +81,29 @@ class Call:
 
     def headers(self) -> bytes:
         """The ``x-llmops-*`` lines."""
-        charge, target = self.charge, self.target
-        key = (self.route.label, target.name if target else "-", self.attempts, self.cache, charge and charge.source)
-        lines = _lines.get(key)
-        if lines is None:
-            lines = _remember(key)
-        cost = ""
-        if charge is not None:
-            amount = charge.amount_usd
-            shown = "unknown" if amount is None else str(amount)
-            cost = f"x-llmops-cost-usd: {f'{amount:f}' if 'E' in shown else shown}\r\n"
-        text = f"x-llmops-request-id: {self.id}\r\n{lines}{cost}"
+        bill, target = self.bill, self.target
+        key = (
+            self.route.label,
+            target.name if target else "-",
+            self.attempts,
+            self.cache,
+            bill and bill.pico is not None and bill.source,
+        )
+        lines = _lines.get(key) or _remember(key)
+        if bill is None:
+            text = f"x-llmops-request-id: {self.id}\r\n{lines}"
+        else:
+            self.cost = cost = "unknown" if bill.pico is None else dollars(bill.pico)
+            text = f"x-llmops-request-id: {self.id}\r\n{lines}x-llmops-cost-usd: {cost}\r\n"
         if self.score:
             text += f"x-llmops-cache-score: {self.score}\r\n"
         if self.guarded:
             text += f"x-llmops-guard: {self.guarded}\r\n"
         if self.dropped:
             text += f"x-llmops-dropped: {', '.join(self.dropped)}\r\n"
-        if self.caller.limiter is not None:
-            text += self.caller.limiter.headers(self.dialect, time.monotonic())
+        limiter = self.caller.limiter
+        if limiter is not None:
+            text += limiter.headers(self.request.surface.dialect, time.monotonic())
         raw = text.encode("latin-1", "replace")
         if self.upstream_id:
             raw += b"x-request-id: %b\r\nrequest-id: %b\r\n" % (self.upstream_id, self.upstream_id)
@@ -124,10 +130,10 @@ def _remember(key: tuple[object, ...]) -> str:
 
 def facts_of(ask: Ask, route: Route) -> Facts:
     """What routing looks at. The token count is an estimate from the size: four bytes a token."""
-    fields = ask.fields
     tokens = ask.size // 4 or 1
-    if len(route.targets) == 1 and not route.targets[0].conditional:
-        return Facts(tokens, images=False, tools=False, stream=ask.stream)
+    if route.only:
+        return Facts(tokens, False, False, ask.stream)
+    fields = ask.fields
     messages = fields.get("messages") or fields.get("input") or fields.get("prompt")
     raw = bytes(messages) if messages is not None else b""
     return Facts(tokens, b'"image' in raw, "tools" in fields, ask.stream, raw[:_PREFIX_BYTES])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from llmops.gateway.money import prompt_bound
 from llmops.gateway.money.choose import Candidate, choose
-from llmops.gateway.money.rates import PICO_IN_NANO, Rates
+from llmops.gateway.money.rates import PICO_IN_NANO
 from llmops.gateway.routing import meets
 from llmops.gateway.spending import output_bound, payer_of
 
@@ -42,7 +42,7 @@ def cheapest(call: Call) -> list[Target]:
 
 def _candidate(call: Call, target: Target, number: int, tokens: tuple[int, int]) -> Candidate:
     """``number`` keeps two targets of one name apart."""
-    sheet = call.site.sheet(target, target.model or call.ask.model)
-    worst = None if isinstance(sheet, str) else Rates.of(sheet).bound_pico(*tokens)
+    rates = call.site.rates(target, target.model or call.ask.model)
+    worst = None if rates is None else rates.bound_pico(*tokens)
     available = target.blocked_s(time.monotonic()) == 0
     return Candidate(f"{target.name}#{number}", target.form.tier, worst, target.provider.local, available)

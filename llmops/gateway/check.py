@@ -135,7 +135,7 @@ async def _ask(config: Gateway, name: str) -> ProviderCheck:
 async def _state(provider: Provider, path: str) -> str:
     deadline = time.monotonic_ns() + int(_TIMEOUT_S * 1e9)
     try:
-        exchange = await provider.send(provider.path(path), b"", (), deadline, method="GET")
+        exchange = await provider.get(provider.path(path), deadline)
         body = await exchange.whole()
     except (TransferError, PoolFullError) as error:
         return str(error) or "no connection is free"

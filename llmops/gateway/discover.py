@@ -51,7 +51,7 @@ async def models_of(provider: Provider) -> tuple[str, ...] | None:
     """Names of the models that a server lists; None when it does not answer."""
     try:
         deadline = time.monotonic_ns() + _TIMEOUT_NS
-        exchange = await provider.send(provider.path("/models"), b"", (), deadline, method="GET")
+        exchange = await provider.get(provider.path("/models"), deadline)
         body = await exchange.whole()
         if exchange.status != 200:
             return None

@@ -135,10 +135,8 @@ class Exchange:
 
     def request_id(self) -> bytes:
         """What the server calls this request, in either of the usual headers."""
-        for key, value in self.headers:
-            if key in (b"x-request-id", b"request-id"):
-                return value
-        return b""
+        named = dict(self.headers)
+        return named.get(b"x-request-id") or named.get(b"request-id") or b""
 
     async def _wait(self, need: int) -> None:
         self._need = need

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from llmops.gateway.refusal import Refusal
-from llmops.gateway.reply import RawHeaders, Request
+from llmops.gateway.reply import MARKED, RawHeaders, Request
 from llmops.gateway.request import serve
 from llmops.gateway.sockets import has_unread
 from llmops.gateway.surfaces import HOT, Surface
@@ -29,7 +29,8 @@ _NEEDED: Final = ("on_headers_complete", "on_message_complete", "on_body", "on_r
 # How long a connection without a request is kept open while the server ends.
 _LINGER_S: Final = 0.5
 _LOOK_AGAIN_S: Final = 0.02
-_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+_LOOKED_FOR: Final = MARKED | {b"expect"}
+_STATUS: Final = {status.value: f"{status.value} {status.phrase}".encode() for status in HTTPStatus}
 
 
 def fits() -> bool:
@@ -64,10 +65,11 @@ class LaneReply:
     on_resume: Callable[[], None] | None = None
     task: asyncio.Task[None] | None = None
 
-    def __init__(self, lane: Lane, surface: Surface, headers: RawHeaders, keep_alive: bool) -> None:
+    def __init__(self, lane: Lane, surface: Surface, keep_alive: bool) -> None:
         self._lane = lane
         self.surface = surface
-        self.headers = headers
+        self.headers: RawHeaders = lane.headers
+        self.marked = lane.marked
         self.keep_alive = keep_alive
         self.chunks: list[bytes] = []
 
@@ -78,8 +80,8 @@ class LaneReply:
         self.response_started = True
         close = b"" if self.keep_alive else b"connection: close\r\n"
         self._lane.transport.write(
-            b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\n%b\r\n%b"
-            % (status, _reason(status), headers, len(body), close, body)
+            b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n%b\r\n%b"
+            % (_STATUS.get(status) or _unusual(status), headers, len(body), close, body)
         )
         self._complete()
 
@@ -91,8 +93,8 @@ class LaneReply:
         close = b"" if self.keep_alive else b"connection: close\r\n"
         chunk = b"%x\r\n%b\r\n" % (len(first), first) if first else b""
         self._lane.transport.write(
-            b"HTTP/1.1 %d %b\r\n%btransfer-encoding: chunked\r\n%b\r\n%b"
-            % (status, _reason(status), headers, close, chunk)
+            b"HTTP/1.1 %b\r\n%btransfer-encoding: chunked\r\n%b\r\n%b"
+            % (_STATUS.get(status) or _unusual(status), headers, close, chunk)
         )
 
     def write(self, data: bytes) -> None:
@@ -129,14 +131,15 @@ class LaneReply:
         self._lane.on_response_complete()
 
 
-def _reason(status: int) -> bytes:
-    return _REASONS.get(status, "Status").encode()
+def _unusual(status: int) -> bytes:
+    return b"%d Status" % status
 
 
 class Lane(HttpToolsProtocol):
     """uvicorn's protocol with a short cut for hot requests."""
 
     gateway: App
+    marked: RawHeaders
     _hot: LaneReply | None = None
     idle_since = 0.0
 
@@ -144,7 +147,18 @@ class Lane(HttpToolsProtocol):
         """The ASGI scope is made only for requests that need one."""
         self.url = b""
         self.headers = []
+        self.marked = []
         self.expect_100_continue = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """As uvicorn's, and what every request is searched for is put aside."""
+        name = name.lower()
+        self.headers.append((name, value))
+        if name in _LOOKED_FOR:
+            if name != b"expect":
+                self.marked.append((name, value))
+            elif value.lower() == b"100-continue":
+                self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
         """Take a POST to a hot path; leave everything else, upgrades and strange versions included, to uvicorn."""
@@ -160,7 +174,8 @@ class Lane(HttpToolsProtocol):
         if self.expect_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         keep = self.parser.should_keep_alive() and not self.gateway.draining
-        self._hot = LaneReply(self, surface, self.headers, keep)
+        self._hot = LaneReply(self, surface, keep)
+        self.headers, self.marked = [], []  # a trailer, which comes after the body, says nothing about who asks
 
     def on_body(self, body: bytes) -> None:
         """Collect the body of a hot request, up to the limit."""
@@ -204,7 +219,7 @@ class Lane(HttpToolsProtocol):
         chunks = hot.chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         client = self.client[0] if self.client else ""
-        request = Request(hot.surface, hot.headers, body, client, hot.started_ns)
+        request = Request(hot.surface, hot.headers, hot.marked, body, client, hot.started_ns)
         # The task is not known inside itself before it runs, so the reply carries it.
         hot.task = self.loop.create_task(serve(self.gateway.site, request, hot))
         self.tasks.add(hot.task)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -14,9 +13,10 @@ from llmops.gateway.dialects.wire import Ask, Codec, Lens, failure_of
 from llmops.gateway.exchange import Exchange
 from llmops.gateway.guarded import guarded
 from llmops.gateway.refusal import Refusal
-from llmops.gateway.resilience import Failure, FailureKind, backoff_s, parse_retry_after
+from llmops.gateway.resilience import Failure, backoff_s, parse_retry_after
 from llmops.gateway.routing import order
 from llmops.gateway.spending import reserve
+from llmops.gateway.trouble import final, none_free, not_answered
 from llmops.gateway.upstream import PoolFullError
 from llmops.http1 import TransferError
 from llmops.prices import Usage
@@ -26,17 +26,6 @@ if TYPE_CHECKING:
     from llmops.gateway.targets import Target
 
 _NS: Final = 1_000_000_000
-_KIND_OF_TRANSFER: Final[dict[str, tuple[FailureKind, int]]] = {
-    "dns": ("connect", 502),
-    "refused": ("connect", 502),
-    "unreachable": ("connect", 502),
-    "tls": ("connect", 502),
-    "connect-timeout": ("connect", 504),
-    "first-byte-timeout": ("timeout", 504),
-    "idle-timeout": ("timeout", 504),
-    "total-timeout": ("timeout", 504),
-}
-
 
 # What a provider's dialect cannot express, or its servers do not do.
 _UNSAYABLE: Final = frozenset({"untranslatable", "no_embeddings"})
@@ -73,8 +62,8 @@ async def forward(call: Call) -> Whole | Live:
             return got
         if not isinstance(got, Failure):  # nobody was asked
             if failure is not None:
-                raise _final(failure, candidates)
-            raise got or _none_free(call, candidates)
+                raise final(failure, candidates)
+            raise got or none_free(call, candidates)
         failure = got
         await _wait_for_another_round(call, failure, candidates, deadline_ns)
 
@@ -85,6 +74,8 @@ def _candidates(call: Call) -> list[Target]:
     Raises:
         Refusal: 400: there is none.
     """
+    if call.route.only and call.request.surface.name != "count_tokens":
+        return call.route.only
     candidates = cheapest(call) if call.route.strategy == "cheapest" else order(call.route, call.facts)
     if call.request.surface.name == "count_tokens":
         candidates = [target for target in candidates if target.provider.form.dialect in COUNTING]
@@ -121,7 +112,7 @@ async def _round(call: Call, candidates: list[Target], deadline_ns: int) -> Whol
         except Failure as failure:
             last = failure
             if not failure.elsewhere or call.attempts >= max(call.route.retry.attempts, len(candidates)):
-                raise _final(failure, candidates) from None
+                raise final(failure, candidates) from None
     return last
 
 
@@ -136,7 +127,7 @@ async def _wait_for_another_round(call: Call, failure: Failure, candidates: list
     enough_time = now + wait_s < deadline_ns / _NS
     patient = wait_s <= retry.max_ms / 1000
     if not (failure.retryable and enough_time and patient and call.site.retry_budget.take()):
-        raise _final(failure, candidates)
+        raise final(failure, candidates)
     before = time.monotonic_ns()
     await asyncio.sleep(wait_s)
     call.waited_ns += time.monotonic_ns() - before
@@ -164,11 +155,11 @@ async def _attempt(call: Call, target: Target, deadline_ns: int, *, first_choice
     if call.attempts > 1:
         metrics.count("llm_retries_total", target.name)
     started = time.monotonic_ns()
-    target.asked(started / _NS)
+    target.asked(started)
     tracer, failed, succeeded = call.site.tracer, "", False
     span = tracer.attempt(call, target) if tracer is not None else None
     try:
-        answer = await _exchange(call, target, codec, deadline_ns)
+        answer = await (_stream if call.ask.stream else _whole)(call, target, codec, deadline_ns)
         succeeded = True
     except Failure as failure:
         failed = failure.kind
@@ -221,67 +212,65 @@ def _ticket(call: Call) -> str:
     return f"{call.id}.{call.tries}"
 
 
-async def _exchange(call: Call, target: Target, codec: Codec, deadline_ns: int) -> Whole | Live:
-    ask, batcher = call.ask, target.provider.batcher
-    if ask.stream:
-        exchange = await _send(call, target, codec, ask, deadline_ns)
+async def _stream(call: Call, target: Target, codec: Codec, deadline_ns: int) -> Whole | Live:
+    """Ask for a stream, and wait for its first content."""
+    ask, pool = call.ask, target.provider.pool
+    head, body = _prepare(call, target, codec, ask)
+    try:
+        exchange = pool.send_now(head, body, deadline_ns) or await pool.send(head, body, deadline_ns)
+        await exchange.answered()
         if exchange.status == 200 and b"event-stream" in (exchange.header(b"content-type") or b""):
             return await _begin_stream(call, exchange, guarded(call, codec.lens(ask)))
-        await _read_whole(call, target, codec, ask, exchange)  # an error object, if it is one, says more than this:
-        raise Failure("protocol", 502, f"{target.provider.name} did not answer with the stream that was asked for")
+        answer = await exchange.whole()
+    except (TransferError, PoolFullError) as error:
+        raise not_answered(target.provider.name, error) from None
+    _check(call, target, exchange, answer)
+    codec.decode(ask, answer)  # an error object, if it is one, says more than this:
+    raise Failure("protocol", 502, f"{target.provider.name} did not answer with the stream that was asked for")
 
-    if batcher is None:
-        exchange = await _send(call, target, codec, ask, deadline_ns)
-        body, call.usage = await _read_whole(call, target, codec, ask, exchange)
-    else:
 
-        async def ask_for(what: Ask) -> tuple[bytes, Usage | None]:
-            return await _read_whole(call, target, codec, what, await _send(call, target, codec, what, deadline_ns))
+async def _whole(call: Call, target: Target, codec: Codec, deadline_ns: int) -> Whole | Live:
+    """Ask for a whole answer, alone or together with others."""
 
-        body, call.usage = await batcher.run(ask, target.name, ask_for)
+    async def ask_for(what: Ask) -> tuple[bytes, Usage | None]:
+        return await _ask(call, target, codec, what, deadline_ns)
+
+    ask, batcher = call.ask, target.provider.batcher
+    body, call.usage = await (ask_for(ask) if batcher is None else batcher.run(ask, target.name, ask_for))
     if call.usage is None:
         out = 0 if ask.surface.name == "embeddings" else max(1, len(body) // 4)
         call.estimate = Usage(call.facts.input_tokens, out, estimated=True)
     return Whole(body)
 
 
-async def _send(call: Call, target: Target, codec: Codec, ask: Ask, deadline_ns: int) -> Exchange:
-    """Send a request to a target; for a stream, wait for the answer's head."""
-    provider = target.provider
-    body, call.dropped = codec.encode(ask, call.model_sent, drop=call.route.drop)
-    path = provider.path(codec.path(call.model_sent, stream=ask.stream))
-    passed = provider.passed_on(call.request.headers, codec.native)
+async def _ask(call: Call, target: Target, codec: Codec, ask: Ask, deadline_ns: int) -> tuple[bytes, Usage | None]:
+    """Ask a target for a whole answer: it in the caller's dialect, and the provider's counts."""
+    pool = target.provider.pool
+    head, body = _prepare(call, target, codec, ask)
     try:
-        more = call.site.tracer.header(call) if call.site.tracer is not None else b""
-        exchange = await provider.send(path, body, passed, deadline_ns, more=more)
-        if ask.stream:
-            await exchange.answered()
-    except PoolFullError:
-        raise Failure("connect", 503, f"{provider.name} has no free connection") from None
-    except TransferError as error:
-        raise _transfer_failure(provider.name, error) from None
-    return exchange
-
-
-async def _read_whole(
-    call: Call, target: Target, codec: Codec, ask: Ask, exchange: Exchange
-) -> tuple[bytes, Usage | None]:
-    """The whole answer in the caller's dialect, with the provider's counts."""
-    provider = target.provider
-    try:
+        exchange = pool.send_now(head, body, deadline_ns) or await pool.send(head, body, deadline_ns)
         answer = await exchange.whole()
-    except TransferError as error:
-        raise _transfer_failure(provider.name, error) from None
-    call.upstream_id = exchange.request_id()
-    if exchange.status != 200:
-        after = parse_retry_after(exchange.header(b"retry-after"))
-        raise failure_of(exchange.status, answer, after, own_key=provider.own_key)
+    except (TransferError, PoolFullError) as error:
+        raise not_answered(target.provider.name, error) from None
+    _check(call, target, exchange, answer)
     return codec.decode(ask, answer)
 
 
-def _transfer_failure(name: str, error: TransferError) -> Failure:
-    kind, status = _KIND_OF_TRANSFER.get(error.kind, ("protocol", 502))
-    return Failure(kind, status, f"{name}: {error}", code=f"upstream_{error.kind.replace('-', '_')}")
+def _prepare(call: Call, target: Target, codec: Codec, ask: Ask) -> tuple[bytes, bytes]:
+    """Head and body of a request to a target."""
+    provider, tracer = target.provider, call.site.tracer
+    body, call.dropped = codec.encode(ask, call.model_sent, drop=call.route.drop)
+    path = codec.path(call.model_sent, stream=ask.stream)
+    head = provider.head(path, provider.passed_on(call.request.marked, codec.native))
+    return (head if tracer is None else head + tracer.header(call)), body
+
+
+def _check(call: Call, target: Target, exchange: Exchange, answer: bytes) -> None:
+    """Whether a whole answer is a good one."""
+    call.upstream_id = exchange.request_id()
+    if exchange.status != 200:
+        after = parse_retry_after(exchange.header(b"retry-after"))
+        raise failure_of(exchange.status, answer, after, own_key=target.provider.own_key)
 
 
 async def _begin_stream(call: Call, exchange: Exchange, lens: Lens) -> Live:
@@ -302,29 +291,3 @@ async def _begin_stream(call: Call, exchange: Exchange, lens: Lens) -> Live:
     call.upstream_id = exchange.request_id()
     call.first_ns = time.monotonic_ns()
     return Live(exchange, lens, b"".join(held))
-
-
-def _final(failure: Failure, candidates: list[Target]) -> Refusal:
-    """The refusal that the caller gets when trying is over. A 429 always says when to come back."""
-    after = failure.retry_after_s
-    if failure.status in (429, 503, 529) and after is None:
-        now = time.monotonic()
-        blocked = min((target.blocked_s(now) for target in candidates), default=0.0)
-        after = blocked if 0 < blocked < math.inf else 1.0
-    return Refusal(failure.status, failure.message, code=failure.code, param=failure.param, retry_after_s=after)
-
-
-def _none_free(call: Call, candidates: list[Target]) -> Refusal:
-    """Every target is being left alone, or over its limits."""
-    now = time.monotonic()
-    waits = [target.blocked_s(now) for target in candidates]
-    limited = any(target.breakers["rate_limit"].blocks(now) or not target.blocked_s(now) for target in candidates)
-    soonest = min(waits)
-    after = soonest if 0 < soonest < math.inf else 1.0
-    what = "over its rate limit" if limited else "not answering"
-    return Refusal(
-        429 if limited else 503,
-        f"every target of {call.route.label!r} is {what}; try again in {math.ceil(after)} s",
-        code="targets_unavailable",
-        retry_after_s=after,
-    )

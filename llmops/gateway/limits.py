@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 class Bucket:
     """Refills evenly to ``capacity`` within a minute. What was taken too much is owed."""
 
-    __slots__ = ("_level", "_per_s", "_when", "capacity")
+    __slots__ = ("_full", "_level", "_per_s", "_when", "capacity")
 
     def __init__(self, capacity: int, now: float) -> None:
         self.capacity = capacity
         self._per_s = capacity / 60
-        self._level = float(capacity)
+        self._level = self._full = float(capacity)
         self._when = now
 
     def level(self, now: float) -> float:
         """What is there now."""
         level = self._level + (now - self._when) * self._per_s
-        if level > self.capacity:
-            level = float(self.capacity)
+        if level > self._full:  # noqa: PLR1730 - every request comes by here, and ``min`` takes three times as long
+            level = self._full
         self._level = level
         self._when = now
         return level
@@ -44,8 +44,12 @@ class Bucket:
 
     def take(self, amount: float, now: float) -> bool:
         """Take all of ``amount`` or nothing. What is more than the whole bucket passes when the bucket is full."""
-        level = self.level(now)
-        if level < amount and level < self.capacity:
+        level = self._level + (now - self._when) * self._per_s  # as ``level``, without the call
+        if level > self._full:  # noqa: PLR1730 - the same
+            level = self._full
+        self._when = now
+        if level < amount and level < self._full:
+            self._level = level
             return False
         self._level = level - amount
         return True
@@ -78,14 +82,19 @@ LimiterMaker = Callable[[Limits, str], "Limiter"]
 class Limiter:
     """The limits of one key or one target, in this process. ``remote`` holds over replicas, and is asked after it."""
 
-    __slots__ = ("_concurrent", "_form", "_requests", "_tokens", "remote", "running")
+    __slots__ = ("_buckets", "_concurrent", "_requests", "_tokens", "remote", "running")
 
     def __init__(self, form: Limits, now: float | None = None) -> None:
         now = time.monotonic() if now is None else now
-        self._form = form
         self._requests = Bucket(form.requests_per_minute, now) if form.requests_per_minute else None
         self._tokens = Bucket(form.tokens_per_minute, now) if form.tokens_per_minute else None
         self._concurrent = form.concurrent
+        named = (("requests", self._requests), ("tokens", self._tokens))
+        self._buckets = [
+            (bucket, name, f"x-ratelimit-limit-{name}: {bucket.capacity}\r\nx-ratelimit-remaining-{name}: ")
+            for name, bucket in named
+            if bucket is not None
+        ]
         self.remote: RemoteLimit | None = None
         self.running = 0
 
@@ -118,19 +127,14 @@ class Limiter:
     def headers(self, dialect: str, now: float) -> str:
         """The limits and what is left of them, in the caller's dialect."""
         out = ""
-        for name, bucket in (("requests", self._requests), ("tokens", self._tokens)):
-            if bucket is None:
-                continue
+        for bucket, name, start in self._buckets:
             level, size = bucket.level(now), bucket.capacity
             left = int(level) if level > 0 else 0
             full_in_ms = int((size - level) * 60_000 / size)
-            if dialect == "anthropic":
-                at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + math.ceil(full_in_ms / 1000)))
-                start = f"anthropic-ratelimit-{name}"
-                out += f"{start}-limit: {size}\r\n{start}-remaining: {left}\r\n{start}-reset: {at}\r\n"
+            if dialect == "openai":
+                out += f"{start}{left}\r\nx-ratelimit-reset-{name}: {full_in_ms}ms\r\n"
             else:
-                out += (
-                    f"x-ratelimit-limit-{name}: {size}\r\nx-ratelimit-remaining-{name}: {left}\r\n"
-                    f"x-ratelimit-reset-{name}: {full_in_ms}ms\r\n"
-                )
+                at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + math.ceil(full_in_ms / 1000)))
+                what = f"anthropic-ratelimit-{name}"
+                out += f"{what}-limit: {size}\r\n{what}-remaining: {left}\r\n{what}-reset: {at}\r\n"
         return out

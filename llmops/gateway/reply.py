@@ -5,19 +5,37 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from llmops.gateway.surfaces import Surface
 
 RawHeaders = list[tuple[bytes, bytes]]
+# Headers that every request is searched for: who asks, and what the provider must hear.
+MARKED: Final = frozenset(
+    {
+        b"authorization",
+        b"x-api-key",
+        b"anthropic-beta",
+        b"anthropic-version",
+        b"openai-beta",
+        b"openai-organization",
+        b"openai-project",
+    }
+)
+
+
+def marked_of(headers: RawHeaders) -> RawHeaders:
+    """Those of ``headers`` that are in ``MARKED``."""
+    return [row for row in headers if row[0] in MARKED]
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A whole request as it came. Header names are in lower case."""
+    """A whole request as it came. Header names are in lower case; ``marked`` are those in ``MARKED`` once more."""
 
     surface: Surface
     headers: RawHeaders
+    marked: RawHeaders
     body: bytes
     client: str
     started_ns: int

@@ -23,6 +23,7 @@ from llmops.gateway.streaming import relay
 
 if TYPE_CHECKING:
     from llmops.gateway.guard import Guard
+    from llmops.gateway.keys import Caller
     from llmops.gateway.reply import Reply, Request
     from llmops.gateway.site import Site
 
@@ -35,10 +36,12 @@ async def serve(site: Site, request: Request, reply: Reply) -> None:
     reply.on_gone = call.client_gone
     site.metrics.in_flight += 1
     try:
-        await authenticate(call)
+        if not authenticate(call):
+            await authenticate_slowly(call)
         route(call)
-        if call.route.guard is not None:
-            await guard(call)
+        watch = call.route.guard
+        if watch is not None and not watch.lets_in(request.body):
+            await guard(call, watch)
         await admit(call)
         found = site.cache is not None and await look(call)
         if not found and (call.route.semantic is None or not await look_alike(call)):
@@ -66,19 +69,34 @@ async def serve(site: Site, request: Request, reply: Reply) -> None:
         reply.on_gone = None
 
 
-async def authenticate(call: Call) -> None:
-    """Who asks; 401 where nobody known does."""
+def authenticate(call: Call) -> bool:
+    """Who asks; 401 where nobody known does. False where that cannot be said without asking a token's issuer."""
+    caller = call.site.keyring.identify(*_credentials(call))
+    if caller is None:
+        return False
+    _let_in(call, caller)
+    return True
+
+
+async def authenticate_slowly(call: Call) -> None:
+    """``authenticate``, with the issuer's keys fetched anew."""
+    _let_in(call, await call.site.keyring.identify_slowly(*_credentials(call)))
+
+
+def _credentials(call: Call) -> tuple[bytes | None, bytes | None]:
     authorization = api_key = None
-    for name, value in call.request.headers:
+    for name, value in call.request.marked:
         if name == b"authorization":
             authorization = value if authorization is None else _same(value, authorization)
         elif name == b"x-api-key":
             api_key = value if api_key is None else _same(value, api_key)
-    keyring = call.site.keyring
-    call.caller = keyring.identify(authorization, api_key) or await keyring.identify_slowly(authorization, api_key)
-    scope = "embeddings" if call.request.surface.name == "embeddings" else "chat"
+    return authorization, api_key
+
+
+def _let_in(call: Call, caller: Caller) -> None:
+    call.caller = caller
     try:
-        call.caller.identity.require(scope)
+        caller.identity.require(call.request.surface.scope)
     except Denied as denied:
         raise refused(denied) from None
 
@@ -90,11 +108,9 @@ def _same(one: bytes, other: bytes) -> bytes:
     return one
 
 
-async def guard(call: Call) -> None:
+async def guard(call: Call, watch: Guard) -> None:
     """Secrets and hidden instructions in what is asked; the prompt is never altered but for a redacted secret."""
-    watch, body = call.route.guard, call.request.body
-    if watch is None:
-        return
+    body = call.request.body
     try:
         if watch.slow(body):
             verdict = await asyncio.get_running_loop().run_in_executor(None, watch.request, body)
@@ -162,10 +178,11 @@ def count_here(call: Call) -> Whole | None:
 
 def deliver(call: Call, answer: Whole) -> None:
     """Send a whole answer with what it cost."""
-    if call.route.guard is not None:
-        _guard_answer(call, call.route.guard, answer)
+    watch = call.route.guard
+    if watch is not None and not watch.lets_out(answer.body):
+        _guard_answer(call, watch, answer)
     call.status = 200
-    call.charge = call.site.charge(call)
+    call.bill = call.site.bill(call)
     call.reply.whole(200, b"content-type: application/json\r\n" + call.headers(), answer.body)
 
 

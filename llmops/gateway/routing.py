@@ -28,6 +28,7 @@ class Route:
     Attributes:
         label: Its pattern, a bounded label for metrics.
         exact: Whether it is a plain name; a pattern otherwise.
+        only: Its target, where it has one and that one takes every request: nothing is to be chosen.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Route:
     tier: int = 1
     guard: Guard | None = None
     semantic: SemanticCache | None = None
+    only: list[Target] = field(default_factory=list)
 
     def available(self, now: float) -> bool:
         """Whether any of its targets may be asked now."""
@@ -96,10 +98,12 @@ def build(
     table = Table()
     for form in (*config.routes, *discovered):
         watch, semantic = watch_of(form)
+        targets = tuple(target_of(each) for each in form.targets)
+        alone = len(targets) == 1 and not targets[0].conditional and form.strategy != "cheapest"
         route = Route(
             label=form.match,
             strategy=form.strategy,
-            targets=tuple(target_of(each) for each in form.targets),
+            targets=targets,
             retry=form.retry or config.retry,
             cache=form.cache or (RouteCache() if config.cache.enabled else None),
             drop=(form.untranslatable or config.untranslatable) == "drop",
@@ -107,6 +111,7 @@ def build(
             tier=form.tier,
             guard=watch,
             semantic=semantic,
+            only=list(targets) if alone else [],
         )
         for name in (form.match, *form.alias):
             if _WILD & set(name):

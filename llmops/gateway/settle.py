@@ -10,6 +10,8 @@ from llmops.prices import Usage
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
+    from llmops.gateway.metrics import ModelStats
+    from llmops.gateway.money.rates import Bill
 
 _NS = 1e9
 
@@ -25,8 +27,8 @@ def settle(call: Call) -> None:
         call.caller.limiter.leave(call.admitted_tokens, used)
         if call.caller.limiter.remote is not None:
             call.caller.limiter.remote.leave(call.id, call.admitted_tokens, used)
-    if call.charge is None and usage is not None:
-        call.charge = call.site.charge(call)
+    if call.bill is None and usage is not None:
+        call.bill = call.site.bill(call)
     if call.reservation is not None:
         spending.settle(call, now_ns)
     _count(call, now_ns)
@@ -49,38 +51,37 @@ def _count(call: Call, now_ns: int) -> None:
     route = getattr(call, "route", None)
     if route is None:
         metrics.count("llm_refused_total", call.refused if call.refused in _REASONS else "other")
-        metrics.of("other").finished(call.status, int(time.time()))
+        metrics.of("other").finished(call.status, now_ns)
         return
-    stats = metrics.of(metrics.label(call.ask.model, route.label, answered=call.status == 200))
-    stats.finished(call.status, int(time.time()))
-    duration, ttft, upstream, overhead = stats.histograms
-    started = call.request.started_ns
-    total = (now_ns - started) / _NS
-    duration.observe(total)
-    if call.first_ns:
-        ttft.observe((call.first_ns - started) / _NS)
-    if call.upstream_ns:
-        upstream.observe(call.upstream_ns / _NS)
-        if not call.first_ns:
-            overhead.observe(max(0.0, total - (call.upstream_ns + call.waited_ns) / _NS))
-        else:
-            overhead.observe(max(0.0, (call.first_ns - started - call.upstream_ns - call.waited_ns) / _NS))
+    model, status = call.ask.model, call.status
+    stats = metrics.models.get(model) or metrics.of(metrics.label(model, route.label, answered=status == 200))
+    stats.finished(status, now_ns)
+    started, first, upstream = call.request.started_ns, call.first_ns, call.upstream_ns
+    own = (first or now_ns) - started - upstream - call.waited_ns
+    stats.took((now_ns - started) / _NS, upstream / _NS, own / _NS if own > 0 else 0.0)
+    if first:
+        stats.histograms[1].observe((first - started) / _NS)
     if call.gone:
-        metrics.count("llm_client_disconnects_total", "streaming" if call.first_ns else "waiting")
+        metrics.count("llm_client_disconnects_total", "streaming" if first else "waiting")
     usage = call.usage or call.estimate
     if usage is not None:
-        tokens = stats.tokens
-        tokens[0] += usage.input_tokens
-        tokens[1] += usage.output_tokens
+        _count_usage(stats, usage, call.bill)
+
+
+def _count_usage(stats: ModelStats, usage: Usage, bill: Bill | None) -> None:
+    tokens = stats.tokens
+    tokens[0] += usage.input_tokens
+    tokens[1] += usage.output_tokens
+    if usage.cache_read_tokens or usage.cache_write_tokens or usage.reasoning_tokens:
         tokens[2] += usage.cache_read_tokens
         tokens[3] += usage.cache_write_tokens
         tokens[4] += usage.reasoning_tokens
-        if usage.estimated:
-            stats.estimated += 1
-        if call.charge is None or call.charge.amount_usd is None:
-            stats.unpriced += 1
-        else:
-            stats.cost += call.charge.amount_usd
+    if usage.estimated:
+        stats.estimated += 1
+    if bill is None or bill.pico is None:
+        stats.unpriced += 1
+    else:
+        stats.cost_pico += bill.pico
 
 
 _REASONS = frozenset(

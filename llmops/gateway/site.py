@@ -19,6 +19,7 @@ from llmops.gateway.keys import Keyring
 from llmops.gateway.limits import Limiter, LimiterMaker
 from llmops.gateway.metrics import Metrics
 from llmops.gateway.money import Account
+from llmops.gateway.money.rates import Bill, Rates, pico
 from llmops.gateway.resilience import RetryBudget
 from llmops.gateway.routing import Table, build
 from llmops.gateway.site_parts import (
@@ -32,7 +33,7 @@ from llmops.gateway.site_parts import (
     vault_of,
 )
 from llmops.gateway.targets import Provider, Target, watch_health
-from llmops.prices import Charge, PriceBook, PriceSheet, price_book
+from llmops.prices import PriceBook, PriceSheet, price_book
 
 if TYPE_CHECKING:
     from llmops.gateway.access.access import Access
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from llmops.gateway.tracing import Tracer
 
 _log = logging.getLogger("llmops.gateway")
+
+
+_UNKNOWN = Bill(None)
 
 
 class Site:
@@ -111,30 +115,43 @@ class Site:
             {name for route in (*self.config.routes, *found) for name in (route.match, *route.alias)}
         )
 
-    def charge(self, call: Call) -> Charge | None:
+    def bill(self, call: Call) -> Bill | None:
         """What a call costs so far; None when nothing was used."""
         usage = call.usage or call.estimate
         target = call.target
         if usage is None or target is None:
             return None
-        sheet = self.sheet(target, call.model_sent)
-        if isinstance(sheet, str):
-            return Charge(None, reason=sheet, estimated=usage.estimated)
-        return sheet.charge(usage)
+        if call.reservation is not None and self.account is not None:
+            return self.account.price(call.reservation, usage)
+        rates = self.rates(target, call.model_sent)
+        if rates is None:
+            return _UNKNOWN
+        if usage.service_tier and rates.sheet.library is not None:  # it was processed otherwise than usual
+            amount = rates.sheet.charge(usage).amount_usd
+            return _UNKNOWN if amount is None else Bill(pico(amount), rates.source)
+        return Bill(rates.charge_pico(usage), rates.source)
+
+    def rates(self, target: Target, model: str) -> Rates | None:
+        """A target's price; kept for a minute where its model is fixed, because some prices depend on the hour."""
+        if time.monotonic() < target.rates_until:
+            return target.rates
+        return self._rates(target, model)
+
+    def _rates(self, target: Target, model: str) -> Rates | None:
+        sheet = self.sheet(target, model)
+        rates = None if isinstance(sheet, str) else Rates.of(sheet)
+        if target.model is not None:
+            target.rates, target.rates_until = rates, time.monotonic() + 60 - time.time() % 60
+        return rates
 
     def sheet(self, target: Target, model: str) -> PriceSheet | str:
-        """A target's price; kept for a minute where its model is fixed, because some prices depend on the hour."""
-        now = time.monotonic()
-        if now < target.sheet_until:
-            return target.sheet
+        """A target's price now, or why it is unknown."""
         provider = target.provider
         sheet: PriceSheet | str
         if provider.local and provider.prices_as is None:
             sheet = self.prices.site_sheet(model, provider.name) or "a local model without a row in the prices file"
         else:
             sheet = self.prices.sheet(model, provider.prices_as)
-        if target.model is not None:
-            target.sheet, target.sheet_until = sheet, now + 60 - time.time() % 60
         return sheet
 
     async def start(self) -> None:

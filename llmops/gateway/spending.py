@@ -69,7 +69,7 @@ def settle(call: Call, now_ns: int) -> None:
     if usage is None:
         account.release(held, outcome)
     else:
-        account.settle(held, usage, outcome)
+        account.settle(held, usage, outcome, call.bill)
 
 
 def cached(call: Call, entry: Entry) -> None:
@@ -96,9 +96,13 @@ def payer_of(call: Call) -> Payer:
 
 def purchase_of(target: Target, model: str, model_sent: str) -> Purchase:
     """What is bought from a target."""
+    last = target.purchase
+    if last is not None and last.model == model and last.target == model_sent:
+        return last
     provider = target.provider
     prices_as = provider.prices_as or (provider.name if provider.local else None)
-    return Purchase(model, prices_as, model_sent, local=provider.local, server=provider.name)
+    made = target.purchase = Purchase(model, prices_as, model_sent, local=provider.local, server=provider.name)
+    return made
 
 
 def output_bound(call: Call) -> int:
@@ -109,7 +113,8 @@ def output_bound(call: Call) -> int:
     limit = UNSTATED_OUTPUT
     for name in _LIMITS:
         if name in ask.fields:
-            said = ask.value(name)
+            raw = bytes(ask.fields[name])
+            said = int(raw) if raw.isdigit() else ask.value(name)
             if isinstance(said, int) and said >= 0:
                 limit = said
                 break

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from llmops.gateway.alike import keep_alike
 from llmops.gateway.cached import keep
 from llmops.gateway.forward import Live, release
+from llmops.gateway.money.rates import dollars
 from llmops.gateway.resilience import Failure
 from llmops.prices import Usage
 
@@ -95,8 +96,8 @@ def _finish(call: Call, live: Live) -> None:
     lens, error = live.lens, live.exchange.error
     tail = lens.close(str(error) if error is not None else None)
     account(call, live)
-    if call.site.config.cost_comment and call.charge is not None:
-        tail += f": llmops cost_usd={call.charge.amount_usd}\n\n".encode()
+    if call.site.config.cost_comment and call.bill is not None:
+        tail += f": llmops cost_usd={'unknown' if call.bill.pico is None else dollars(call.bill.pico)}\n\n".encode()
     if tail:
         call.reply.write(tail)
         if call.capture is not None:
@@ -120,7 +121,7 @@ def account(call: Call, live: Live) -> None:
             estimated=True,
         )
         call.usage = None
-    call.charge = call.site.charge(call)
+    call.bill = call.site.bill(call)
 
 
 def _broke(call: Call, failure: Failure) -> None:

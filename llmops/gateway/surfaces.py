@@ -18,18 +18,20 @@ class Surface:
         dialect: What its caller speaks.
         path: Its path below an upstream's base URL, where the upstream speaks the same dialect.
         streams: Whether it can be streamed.
+        scope: What a caller must be allowed to do.
     """
 
     name: Name
     dialect: Literal["openai", "anthropic"]
     path: str
     streams: bool = True
+    scope: str = "chat"
 
 
 CHAT: Final = Surface("chat", "openai", "/chat/completions")
 COMPLETIONS: Final = Surface("completions", "openai", "/completions")
 RESPONSES: Final = Surface("responses", "openai", "/responses")
-EMBEDDINGS: Final = Surface("embeddings", "openai", "/embeddings", streams=False)
+EMBEDDINGS: Final = Surface("embeddings", "openai", "/embeddings", streams=False, scope="embeddings")
 MESSAGES: Final = Surface("messages", "anthropic", "/messages")
 COUNT_TOKENS: Final = Surface("count_tokens", "anthropic", "/messages/count_tokens", streams=False)
 

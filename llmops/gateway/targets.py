@@ -15,6 +15,7 @@ from llmops.gateway.config import is_loopback
 from llmops.gateway.exchange import Exchange
 from llmops.gateway.keys import read_secret
 from llmops.gateway.limits import LimiterMaker
+from llmops.gateway.reply import MARKED, RawHeaders
 from llmops.gateway.resilience import KINDS, Breaker, Failure, FailureKind
 from llmops.gateway.upstream import Pool, PoolOptions
 from llmops.http1 import Limits, Origin, Timeouts, request_head
@@ -23,15 +24,16 @@ if TYPE_CHECKING:
     from llmops.gateway.access.vault import Vault
     from llmops.gateway.batching import Batcher
     from llmops.gateway.dialects.wire import Codec
-    from llmops.prices import PriceSheet
+    from llmops.gateway.money import Purchase
+    from llmops.gateway.money.rates import Rates
 
-_FORWARDED: Final = frozenset(
-    {b"anthropic-beta", b"anthropic-version", b"openai-beta", b"openai-organization", b"openai-project"}
-)
+_CREDENTIALS: Final = frozenset({b"authorization", b"x-api-key"})
+_FORWARDED: Final = MARKED - _CREDENTIALS
 _PRICES_AS: Final = {"anthropic": "anthropic", "gemini": "google"}
 _PROVIDER_BY_HOST: Final = {"api.openai.com": "openai"}
 _ALPHA: Final = 0.2
 _MAX_HEADS: Final = 512
+Rows = tuple[tuple[bytes, bytes], ...]
 
 
 class Provider:
@@ -47,7 +49,7 @@ class Provider:
         self._pool: Pool | None = None
         self.batcher: Batcher | None = None
         self.codecs: dict[str, Codec] = {}
-        self._heads: dict[tuple[str, tuple[tuple[bytes, bytes], ...]], bytes] = {}
+        self._heads: dict[tuple[str, Rows], bytes] = {}
         if form.key_vault is not None and vault is not None:
             key: str | None = vault.reveal(form.key_vault)
         else:
@@ -85,37 +87,30 @@ class Provider:
             return f"{self.prefix}/v1{surface_path}"
         return f"{self.prefix}{surface_path}"
 
-    async def send(
-        self,
-        path: str,
-        body: bytes,
-        passed: tuple[tuple[bytes, bytes], ...],
-        deadline_ns: int,
-        *,
-        method: str = "POST",
-        more: bytes = b"",
-    ) -> Exchange:
-        """Start a request. ``passed`` are the caller's headers to hand on, ``more`` header lines of this request alone.
+    def head(self, surface_path: str, passed: Rows) -> bytes:
+        """The head of a call's request; ``passed`` are the caller's headers to hand on."""
+        head = self._heads.get((surface_path, passed))
+        if head is None:
+            head = request_head("POST", self.path(surface_path), self.origin, self._headers(passed))
+            if len(self._heads) < _MAX_HEADS:
+                self._heads[surface_path, passed] = head
+        return head
+
+    async def get(self, path: str, deadline_ns: int) -> Exchange:
+        """Start to read a path, as ``path`` makes it.
 
         Raises:
             TransferError, PoolFullError: As ``Pool.send``.
         """
-        head = self._heads.get((path, passed))
-        if head is None or method != "POST":
-            head = request_head(method, path, self.origin, self._headers(passed))
-            if method == "POST" and len(self._heads) < _MAX_HEADS:
-                self._heads[path, passed] = head
-        head += more
-        pool = self.pool
-        return pool.send_now(head, body, deadline_ns) or await pool.send(head, body, deadline_ns)
+        return await self.pool.send(request_head("GET", path, self.origin, self._headers(())), b"", deadline_ns)
 
-    def _headers(self, passed: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
+    def _headers(self, passed: Rows) -> list[tuple[bytes, bytes]]:
         names = {name for name, _ in passed}
         own = [(name, value) for name, value in self._auth if name not in names]
         return [(b"content-type", b"application/json"), (b"user-agent", b"llmops-gateway"), *own, *passed]
 
-    def passed_on(self, headers: list[tuple[bytes, bytes]], same_dialect: bool) -> tuple[tuple[bytes, bytes], ...]:
-        """The caller's headers that go to this provider: protocol versions, and the key where the config says so."""
+    def passed_on(self, headers: RawHeaders, same_dialect: bool) -> Rows:
+        """Those of the caller's marked headers that go to this provider: protocol versions, and the key by config."""
         if not self.form.forward_key:
             if not same_dialect:
                 return ()
@@ -123,7 +118,7 @@ class Provider:
                 if name in _FORWARDED:
                     return tuple(row for row in headers if row[0] in _FORWARDED)
             return ()
-        wanted = _FORWARDED | {b"authorization", b"x-api-key"} if same_dialect else {b"authorization"}
+        wanted = MARKED if same_dialect else {b"authorization"}
         return tuple(row for row in headers if row[0] in wanted)
 
     def close(self) -> None:
@@ -141,8 +136,8 @@ class Target:
     """A model at a provider, with what has been seen of it."""
 
     __slots__ = (
-        "breakers", "conditional", "form", "in_flight", "latency_s", "limiter", "model", "name", "provider", "sheet",
-        "sheet_until", "successes", "troubled",
+        "breakers", "conditional", "form", "in_flight", "latency_s", "limiter", "model", "name", "provider", "purchase", "rates",
+        "rates_until", "successes", "troubled",
     )  # fmt: skip
 
     def __init__(self, form: TargetForm, provider: Provider, breaker: BreakerForm, limiter: LimiterMaker) -> None:
@@ -157,8 +152,9 @@ class Target:
         self.successes = 0
         self.troubled = False  # whether any breaker is open: while none is, none is asked
         self.latency_s = 0.0
-        self.sheet: PriceSheet | str = ""  # the price of ``model``, kept until the next minute begins
-        self.sheet_until = 0.0
+        self.rates: Rates | None = None  # the price of ``model``, kept until the next minute begins
+        self.rates_until = 0.0
+        self.purchase: Purchase | None = None  # what was bought last: mostly the same again
 
     def blocked_s(self, now: float) -> float:
         """Seconds for which it is to be left alone; 0 when it may be asked; infinite while its health check fails."""
@@ -168,12 +164,12 @@ class Target:
             return 0.0
         return max(breaker.blocks(now) for breaker in self.breakers.values())
 
-    def asked(self, now: float) -> None:
+    def asked(self, now_ns: int) -> None:
         """A request goes to it."""
         self.in_flight += 1
         if self.troubled:
             for breaker in self.breakers.values():
-                breaker.asked(now)
+                breaker.asked(now_ns / 1e9)
 
     def answered(self, took_s: float) -> None:
         """It answered well after so many seconds (a stream: its first content)."""
@@ -223,7 +219,7 @@ async def _is_well(provider: Provider, path: str, timeout_s: float) -> bool:
     try:
         async with asyncio.timeout(timeout_s):
             deadline = time.monotonic_ns() + int(timeout_s * 1e9)
-            exchange = await provider.send(path, b"", (), deadline, method="GET")
+            exchange = await provider.get(path, deadline)
             await exchange.whole()
     except (TransferError, PoolFullError, TimeoutError):
         return False

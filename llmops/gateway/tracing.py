@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from llmops.gateway.keys import read_secret
+from llmops.gateway.money.rates import dollars
 from llmops.gateway.upstream import Pool, PoolFullError, PoolOptions
 from llmops.http1 import Origin, Timeouts, TransferError, request_head
 
@@ -188,7 +189,7 @@ class Tracer:
 
 def _facts(call: Call) -> dict[str, Any]:
     """What is known of a request that is over. Names, counts and times; no text."""
-    usage, charge = call.usage or call.estimate, call.charge
+    usage, bill = call.usage or call.estimate, call.bill
     facts: dict[str, Any] = {
         "http.request.method": "POST",
         "http.response.status_code": call.status,
@@ -206,7 +207,7 @@ def _facts(call: Call) -> dict[str, Any]:
         "gen_ai.usage.output_tokens": usage.output_tokens if usage is not None else None,
         "llmops.key": caller.name if caller is not None else None,
         "llmops.target": call.target.name if call.target is not None else None,
-        "llmops.cost_usd": str(charge.amount_usd) if charge is not None and charge.amount_usd is not None else None,
+        "llmops.cost_usd": dollars(bill.pico) if bill is not None and bill.pico is not None else None,
         "llmops.ttft_ms": (call.first_ns - call.request.started_ns) / 1e6 if call.first_ns else None,
         "error.type": call.refused or None,
     }

@@ -47,6 +47,7 @@ class Pool:
         self.options = options or PoolOptions()
         self.loop = asyncio.get_running_loop()
         self.busy: set[Exchange] = set()
+        self._max_age_ns = int(self.options.max_age_s * _NS)
         self.open = 0
         self.opened_total = 0
         self.resent_total = 0
@@ -228,7 +229,7 @@ class Pool:
         return None
 
     def _too_old(self, connection: Connection) -> bool:
-        return time.monotonic_ns() - self._born.get(connection, 0) > self.options.max_age_s * _NS
+        return time.monotonic_ns() - self._born.get(connection, 0) > self._max_age_ns
 
     def _tick(self) -> None:
         now = time.monotonic_ns()

@@ -17,6 +17,7 @@ from llmops.http1.request import Origin
 # A server that lets a kept connection go does so before it has seen the request, so its end comes within a round trip.
 # One that closes later had the request, and may have worked on it.
 _RACE_NS: Final = 1_000_000_000
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class Connection(asyncio.Protocol):
@@ -34,7 +35,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body_bytes", "_close_delimited", "_complete", "_extra", "_fd", "_framed", "_head_bytes", "_head_done", "_head_only",
-        "_headers", "_keep", "_lengths", "_limits", "_parser", "_receiver", "_transport", "answer_begun", "closed", "last_ns",
+        "_headers", "_keep", "_lengths", "_most_body", "_most_head", "_parser", "_receiver", "_transport", "answer_begun", "closed", "last_ns",
         "on_close", "origin", "paused", "sent_ns", "served",
     )  # fmt: skip
 
@@ -44,7 +45,8 @@ class Connection(asyncio.Protocol):
         self.sent_ns = self.last_ns = 0
         self.answer_begun = self.paused = self.closed = False
         self.on_close: Callable[[Connection], None] | None = None
-        self._limits = limits or Limits()
+        limits = limits or Limits()
+        self._most_head, self._most_body = limits.max_head_bytes, limits.max_body_bytes
         self._parser = httptools.HttpResponseParser(self)
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
@@ -145,7 +147,7 @@ class Connection(asyncio.Protocol):
             self._extra = True
         if self._complete:
             self._finish()
-        elif not self._head_done and self._head_bytes > self._limits.max_head_bytes:
+        elif not self._head_done and self._head_bytes > self._most_head:
             self._head_too_large()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -178,10 +180,11 @@ class Connection(asyncio.Protocol):
             return
         lower = name.lower()
         self._headers.append((lower, value))
-        if lower == b"content-length":
-            self._lengths += 1
-        elif lower == b"transfer-encoding":
-            self._framed = True
+        if lower in _FRAMING:
+            if lower == b"content-length":
+                self._lengths += 1
+            else:
+                self._framed = True
 
     def on_headers_complete(self) -> None:
         receiver = self._receiver
@@ -194,7 +197,7 @@ class Connection(asyncio.Protocol):
             return
         if (self._framed and self._lengths) or self._lengths > 1:
             raise httptools.HttpParserError("it has more than one length")
-        most = self._limits.max_head_bytes  # the packets so far may hold body, too, so only then is it added up
+        most = self._most_head  # the packets so far may hold body, too, so only then is it added up
         if self._head_bytes > most and sum(len(name) + len(value) + 4 for name, value in self._headers) > most:
             self._head_too_large()
             return
@@ -210,7 +213,7 @@ class Connection(asyncio.Protocol):
         receiver = self._receiver
         if receiver is None or self._complete:
             return
-        limit = self._limits.max_body_bytes
+        limit = self._most_body
         if limit is not None:
             self._body_bytes += len(data)
             if self._body_bytes > limit:
@@ -265,7 +268,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _head_too_large(self) -> None:
-        self.fail(TransferError("head-too-large", f"the headers are over {self._limits.max_head_bytes} bytes"))
+        self.fail(TransferError("head-too-large", f"the headers are over {self._most_head} bytes"))
 
     def _receiver_broke(self, error: httptools.HttpParserCallbackError) -> None:
         cause = error.__context__

@@ -153,6 +153,10 @@ def pick_credential(authorization: bytes | None, x_api_key: bytes | None) -> byt
     Raises:
         Denied: 401: malformed, too long, or contradictory.
     """
+    if authorization is not None and x_api_key is None and authorization.startswith(b"Bearer "):
+        usual = authorization[7:].strip()
+        if 0 < len(usual) <= MAX_CREDENTIAL_BYTES:
+            return usual
     if authorization is None:
         found = x_api_key
     else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from llmops.gateway.dialects.native_stream import AnthropicLens, OpenAILens, ResponsesLens
-from llmops.gateway.dialects.usage import anthropic_usage, of_tier, openai_usage
+from llmops.gateway.dialects.usage import OpenAICounts, anthropic_usage, of_tier, openai_counts, openai_usage
 from llmops.gateway.dialects.wire import UNREADABLE, Ask, Lens, encode, raw_error_in_200
 from llmops.gateway.resilience import Failure
 from llmops.gateway.surfaces import Surface
@@ -22,8 +22,19 @@ class _Envelope(msgspec.Struct):
     input_tokens: int | None = None
 
 
+class _Usual(msgspec.Struct, gc=False):
+    """An answer as OpenAI's servers give it, its counts included: one look at it instead of two."""
+
+    usage: OpenAICounts | None = None
+    error: Any = None
+    type: str | None = None
+    service_tier: str | None = None
+
+
+_usual: Final = msgspec.json.Decoder(_Usual).decode
 _envelope: Final = msgspec.json.Decoder(_Envelope)
 _NULL: Final = b"null"
+_MAX_NAMES: Final = 512
 _WITH_USAGE: Final = msgspec.Raw(b'{"include_usage":true}')
 
 
@@ -35,7 +46,9 @@ class NativeCodec:
     def __init__(self, surface: Surface, *, ask_usage: bool) -> None:
         self._surface = surface
         self._ask_usage = ask_usage and surface.name in ("chat", "completions")
-        self._usage_of = anthropic_usage if surface.dialect == "anthropic" else openai_usage
+        self._openai = surface.dialect == "openai"
+        self._usage_of = openai_usage if self._openai else anthropic_usage
+        self._named: dict[str, msgspec.Raw] = {}  # names of models as JSON
 
     def path(self, model: str, *, stream: bool) -> str:  # noqa: ARG002 - the interface of every codec
         """See ``Codec``."""
@@ -45,7 +58,7 @@ class NativeCodec:
         """The caller's fields; doubled keys are gone, so that the server reads what was checked here."""
         fields = dict(ask.fields)
         if model != ask.model:
-            fields["model"] = msgspec.Raw(encode(model))
+            fields["model"] = self._named.get(model) or self._name(model)
         if ask.stream and self._ask_usage and not asked_usage(ask):
             options = ask.value("stream_options")
             fields["stream_options"] = (
@@ -53,8 +66,25 @@ class NativeCodec:
             )
         return encode(fields), []
 
-    def decode(self, ask: Ask, body: bytes) -> tuple[bytes, Usage | None]:  # noqa: ARG002 - the same
+    def _name(self, model: str) -> msgspec.Raw:
+        if len(self._named) >= _MAX_NAMES:
+            self._named.clear()
+        made = self._named[model] = msgspec.Raw(encode(model))
+        return made
+
+    def decode(self, ask: Ask, body: bytes) -> tuple[bytes, Usage | None]:
         """See ``Codec``."""
+        if self._openai:
+            try:
+                usual = _usual(body)
+            except UNREADABLE:
+                return self._decode(ask, body)
+            if usual.usage is not None and usual.error is None and usual.type != "error":
+                usage = openai_counts(usual.usage)
+                return body, usage if usual.service_tier is None else of_tier(usage, usual.service_tier)
+        return self._decode(ask, body)
+
+    def _decode(self, ask: Ask, body: bytes) -> tuple[bytes, Usage | None]:  # noqa: ARG002 - the interface's
         try:
             envelope = _envelope.decode(body)
         except UNREADABLE:

@@ -20,7 +20,9 @@ class _OutputDetails(msgspec.Struct):
     audio_tokens: int | None = None
 
 
-class _OpenAI(msgspec.Struct):
+class OpenAICounts(msgspec.Struct):
+    """A ``usage`` object of OpenAI's APIs."""
+
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _InputDetails | None = None
@@ -51,7 +53,7 @@ class _Anthropic(msgspec.Struct):
     service_tier: str | None = None
 
 
-_openai = msgspec.json.Decoder(_OpenAI)
+_openai = msgspec.json.Decoder(OpenAICounts)
 _anthropic = msgspec.json.Decoder(_Anthropic)
 _NO_INPUT_DETAILS = _InputDetails()
 _NO_OUTPUT_DETAILS = _OutputDetails()
@@ -60,15 +62,22 @@ _NO_OUTPUT_DETAILS = _OutputDetails()
 def openai_usage(raw: bytes | msgspec.Raw) -> Usage | None:
     """From an OpenAI ``usage`` object of Chat, Completions, Embeddings or Responses; None when it has no counts."""
     try:
-        usage = _openai.decode(raw)
+        return openai_counts(_openai.decode(raw))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
+
+
+def openai_counts(usage: OpenAICounts) -> Usage | None:
+    """``openai_usage`` of an object that has been read."""
     into = usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens
     out = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
     if into is None and out is None:
         return None
-    into_details = usage.prompt_tokens_details or usage.input_tokens_details or _NO_INPUT_DETAILS
-    out_details = usage.completion_tokens_details or usage.output_tokens_details or _NO_OUTPUT_DETAILS
+    into_details = usage.prompt_tokens_details or usage.input_tokens_details
+    out_details = usage.completion_tokens_details or usage.output_tokens_details
+    if into_details is None and out_details is None:
+        return Usage(into or 0, out or 0, usage.prompt_cache_hit_tokens or 0)
+    into_details, out_details = into_details or _NO_INPUT_DETAILS, out_details or _NO_OUTPUT_DETAILS
     cached = into_details.cached_tokens
     return Usage(
         input_tokens=into or 0,

@@ -13,7 +13,8 @@ from llmops.gateway.surfaces import Surface
 from llmops.prices import Usage
 
 Fields = dict[str, msgspec.Raw]
-_fields: Final = msgspec.json.Decoder(Fields)
+_fields: Final = msgspec.json.Decoder(Fields).decode
+_text: Final = msgspec.json.Decoder(str).decode
 encode: Final = msgspec.json.encode
 # What decoding raises for bytes that are no JSON: malformed, not UTF-8, or nested too deeply.
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -68,14 +69,14 @@ def read_ask(surface: Surface, body: bytes) -> Ask:
     try:
         if not body.isascii():
             body.decode()  # JSON is UTF-8, and what is passed on unread must be too
-        fields = _fields.decode(body)
+        fields = _fields(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Refusal(400, f"the body is not a JSON object: {error}", code="invalid_json") from None
     except RecursionError:
         raise Refusal(400, "the body is nested too deeply", code="invalid_json") from None
     raw = fields.get("model")
     try:
-        model = msgspec.json.decode(raw, type=str) if raw is not None else ""
+        model = _text(raw) if raw is not None else ""
     except UNREADABLE:
         model = ""
     if not model or len(model) > 256 or not model.isprintable():

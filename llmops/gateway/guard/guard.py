@@ -77,6 +77,17 @@ class Guard:
         """Whether the text of a stream must pass through ``stream()``."""
         return self.config.secrets_out != "off"
 
+    def lets_in(self, body: bytes) -> bool:
+        """A quick look at a request: True means that ``request`` would find nothing."""
+        size, most = len(body), self._max_messages
+        if size > self._max_bytes or (size > 8 * most and body.count(b'"role"') > most):
+            return False
+        return not ((self._secrets_in and may_have(body)) or (self._injection and may_have_untrusted(body)))
+
+    def lets_out(self, body: bytes) -> bool:
+        """A quick look at an answer: True means that ``response`` would find nothing."""
+        return not (self._secrets_out and may_have(body))
+
     def request(self, body: bytes) -> Verdict:
         """Look at a request.
 

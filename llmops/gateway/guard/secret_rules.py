@@ -154,9 +154,6 @@ LONGEST_PREFIX: Final = max(map(len, BY_PREFIX))
 _RARE: Final = b"-_.=JA"
 
 
-_COMMON: Final = bytes(set(range(256)) - set(_RARE))
-
-
 def _quick_looks() -> tuple[tuple[int, Callable[[bytes], object]], ...]:
     found: dict[int, set[bytes]] = {}
     for prefix in BY_PREFIX:
@@ -176,11 +173,9 @@ _WITHOUT: Final = re.compile(b"|".join(re.escape(each) for each in BY_PREFIX if 
 
 def may_have(text: bytes) -> bool:
     """A quick look: False means that no prefix is in the text."""
-    rare = text.translate(None, _COMMON)
-    if rare:
-        for char, search in _LOOKS:
-            if char in rare and search(text) is not None:
-                return True
+    for char, search in _LOOKS:
+        if char in text and search(text) is not None:
+            return True
     return _WITHOUT.search(text) is not None
 
 

@@ -14,10 +14,10 @@ from llmops.gateway.money.alerts import Alerts
 from llmops.gateway.money.budgets import BudgetExceeded, Budgets, Notice
 from llmops.gateway.money.config import MoneyConfig
 from llmops.gateway.money.counters import Claim, Counters
-from llmops.gateway.money.entry import LedgerEntry
-from llmops.gateway.money.ledger import Admission, Ledger
+from llmops.gateway.money.ledger import Ledger
 from llmops.gateway.money.opening import alerts_of, charge_lost, door, open_store, spent_since
-from llmops.gateway.money.rates import PICO_IN_NANO, Rates
+from llmops.gateway.money.rates import PICO_IN_NANO, Bill, Rates
+from llmops.gateway.money.rows import admission, row
 from llmops.gateway.money.store import Store
 from llmops.gateway.money.values import Outcome, Payer, Purchase, Reservation, Settled
 from llmops.prices import PriceBook, Usage
@@ -48,7 +48,7 @@ class Account:
         self._book = book
         self._alerts = alerts
         self._now = now
-        self._rates: dict[tuple[str, str | None, str], tuple[int, Rates | str]] = {}
+        self._rates: dict[tuple[str, str | None, str], tuple[float, Rates | str]] = {}
         self._alive = -1
 
     @classmethod
@@ -110,17 +110,16 @@ class Account:
             BudgetExceeded: It does not fit a hard budget, or a hard budget covers a model without a known price.
             LedgerFullError: No row could be written for it afterwards.
         """
-        rates, budgets = self.rates(purchase), self.budgets
-        claims = budgets.claims(payer, purchase.model)
+        now, budgets = self._now(), self.budgets
+        rates = self.rates(purchase, now)
+        claims = budgets.claims(payer, purchase.model, now) if budgets.rules else ()
         nano = self._bound(rates, claims, purchase, input_bound, output_bound)
         refused = budgets.reserve(claims, nano) if claims else None
         if refused is not None:
             raise self._refuse(budgets, refused, nano)
-        made = Reservation(
-            request_id, self._now(), payer, purchase, input_bound, output_bound, claims, nano, rates, budgets
-        )
+        made = Reservation(request_id, now, payer, purchase, input_bound, output_bound, claims, nano, rates, budgets)
         try:
-            self._admit(made)
+            self.ledger.admit(admission(made))
         except BaseException:
             budgets.settle(claims, nano, 0)
             raise
@@ -143,22 +142,31 @@ class Account:
         elif more < 0:
             self._tell(budgets.settle(reservation.claims, -more, 0))
         reservation.purchase, reservation.rates, reservation.nano = purchase, rates, nano
-        self._admit(reservation)
+        self.ledger.admit(admission(reservation))
 
-    def settle(self, reservation: Reservation, usage: Usage, outcome: Outcome) -> Settled | None:
-        """Write the row and turn the reservation into spending. None when it was settled or released before."""
-        if not reservation.open:
-            return None
-        reservation.open = False
+    def price(self, reservation: Reservation, usage: Usage) -> Bill:
+        """What ``usage`` costs, by the rates at which it was admitted."""
         rates = reservation.rates
         if usage.service_tier != reservation.purchase.tier:  # it was processed otherwise than asked
             rates = self.rates(msgspec.structs.replace(reservation.purchase, tier=usage.service_tier))
         if isinstance(rates, str):
-            amount, source = None, rates
-        else:
-            amount = rates.charge_pico(usage)
-            source = rates.source if amount is not None else "the usage contradicts itself"
-        self.ledger.settle(self._entry(reservation, usage, outcome, amount=amount, source=source))
+            return Bill(None, rates)
+        amount = rates.charge_pico(usage)
+        return Bill(amount, rates.source if amount is not None else "the usage contradicts itself")
+
+    def settle(
+        self, reservation: Reservation, usage: Usage, outcome: Outcome, bill: Bill | None = None
+    ) -> Settled | None:
+        """Write the row and turn the reservation into spending. None when it was settled or released before.
+
+        ``bill`` is what ``price`` said of this usage, where it was asked before.
+        """
+        if not reservation.open:
+            return None
+        reservation.open = False
+        bill = bill or self.price(reservation, usage)
+        amount = bill.pico
+        self.ledger.settle(row(reservation, usage, outcome, bill.pico, bill.source))
         if reservation.claims:
             spent = -(-amount // PICO_IN_NANO) if amount is not None else 0
             # A bill that nobody can price counts as what was reserved for it: never as nothing.
@@ -167,14 +175,14 @@ class Account:
             notices = reservation.budgets.settle(reservation.claims, reservation.nano, spent)
             if notices:
                 self._tell(notices)
-        return Settled(amount, source)
+        return Settled(amount, bill.source)
 
     def release(self, reservation: Reservation, outcome: Outcome) -> None:
         """The provider billed nothing: give the reservation back and write a row of zero."""
         if not reservation.open:
             return
         reservation.open = False
-        self.ledger.settle(self._entry(reservation, _NOTHING, outcome, amount=0, source="not billed"))
+        self.ledger.settle(row(reservation, _NOTHING, outcome, 0, "not billed"))
         if reservation.claims:
             reservation.budgets.settle(reservation.claims, reservation.nano, 0)
 
@@ -199,13 +207,13 @@ class Account:
         rates = self.rates(purchase)
         saved = None if isinstance(rates, str) else rates.charge_pico(usage)
         held = Reservation(request_id, self._now(), payer, purchase, 0, 0, (), 0, rates, self.budgets)
-        entry = self._entry(held, usage, outcome, amount=0, source="cache")
+        entry = row(held, usage, outcome, 0, "cache")
         self.ledger.settle(msgspec.structs.replace(entry, cache=cache, saved_pico=saved))
 
-    def rates(self, purchase: Purchase) -> Rates | str:
+    def rates(self, purchase: Purchase, now: float | None = None) -> Rates | str:
         """The rates of a target now, or why they are unknown; looked up once a minute."""
         key = (purchase.target, purchase.provider, purchase.tier)
-        minute = int(self._now()) // 60
+        minute = (self._now() if now is None else now) // 60
         found = self._rates.get(key)
         if found is not None and found[0] == minute:
             return found[1]
@@ -264,58 +272,6 @@ class Account:
                 f"the budget {name!r} cannot be kept for {purchase.model!r}: its price is unknown",
             )
         return 0
-
-    def _admit(self, reservation: Reservation) -> None:
-        held, payer, purchase, rates = reservation, reservation.payer, reservation.purchase, reservation.rates
-        amount, source, date = (
-            (None, rates, "") if isinstance(rates, str) else (held.nano * PICO_IN_NANO, rates.source, rates.price_date)
-        )
-        # Written out, and not through ``_entry``: every request waits for this before it is sent.
-        entry = LedgerEntry(
-            held.request_id, held.at, payer.tenant, payer.team, payer.key, purchase.model,
-            purchase.server or purchase.provider or "", purchase.target, 0, "in_flight", held.input_bound,
-            held.output_bound, 0, 0, 0, 0, 0, True, amount, None, source, date, "", purchase.local, 0, None,
-        )  # fmt: skip
-        self.ledger.admit(Admission(entry, held.nano, tuple([(claim.slot, claim.period) for claim in held.claims])))
-
-    def _entry(
-        self,
-        held: Reservation,
-        usage: Usage,
-        outcome: Outcome,
-        *,
-        amount: int | None,
-        source: str,
-    ) -> LedgerEntry:
-        payer, purchase, ttft = held.payer, held.purchase, outcome.ttft_ms
-        return LedgerEntry(
-            held.request_id,
-            held.at,
-            payer.tenant,
-            payer.team,
-            payer.key,
-            purchase.model,
-            purchase.server or purchase.provider or "",
-            purchase.target,
-            outcome.status,
-            "settled",
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cache_read_tokens,
-            usage.cache_write_tokens,
-            usage.reasoning_tokens,
-            usage.input_audio_tokens + usage.output_audio_tokens,
-            usage.input_image_tokens,
-            usage.estimated,
-            amount,
-            None,
-            source,
-            "" if isinstance(held.rates, str) else held.rates.price_date,
-            "",
-            purchase.local,
-            int(outcome.duration_ms),
-            None if ttft is None else int(ttft),
-        )
 
     def _refuse(self, budgets: Budgets, claim: Claim, nano: int) -> BudgetExceeded:
         error, notice = budgets.refusal(claim, nano)

@@ -92,17 +92,17 @@ class Budgets:
         self._periods: list[tuple[int, int]] = [(0, 0)] * len(self.rules)
         self._claims: dict[tuple[str, str, str, str], tuple[int, tuple[Claim, ...]]] = {}
 
-    def claims(self, who: Who, model: str) -> tuple[Claim, ...]:
+    def claims(self, who: Who, model: str, now: float | None = None) -> tuple[Claim, ...]:
         """The counters of a request now; remembered until a period ends."""
         if not self.rules:
             return ()
+        now = self._now() if now is None else now
         key = (who.tenant, who.team, who.key, model)
         found = self._claims.get(key)
-        if found is not None and self._now() < found[0]:
+        if found is not None and now < found[0]:
             return found[1]
         if len(self._claims) >= _REMEMBERED:
             self._claims.clear()
-        now = self._now()
         made = tuple(
             self._claim(index, dict(zip(("tenant", "team", "key", "model"), key, strict=True)), now)
             for index, rule in enumerate(self.rules)

@@ -188,16 +188,17 @@ class Counters:
 
     def _reserve(self, claims: Sequence[Claim], nano: int) -> Claim | None:
         numbers = self._numbers
+        held = []
         for claim in claims:
             at = claim.slot * _NUMBERS
             if numbers[at + _PERIOD] != claim.period and self._current(claim) is None:
                 continue
-            if claim.hard and numbers[at + _SPENT_AT] + numbers[at + _RESERVED] + nano > claim.limit:
+            at += _RESERVED
+            if claim.hard and numbers[at - 1] + numbers[at] + nano > claim.limit:  # what is spent stands before it
                 return claim
-        for claim in claims:
-            at = claim.slot * _NUMBERS
-            if numbers[at + _PERIOD] == claim.period:
-                numbers[at + _RESERVED] += nano
+            held.append(at)
+        for at in held:
+            numbers[at] += nano
         return None
 
     def settle(self, claims: Sequence[Claim], reserved_nano: int, spent_nano: int) -> list[tuple[Claim, int, int]]:
@@ -215,10 +216,11 @@ class Counters:
             at = claim.slot * _NUMBERS
             if numbers[at + _PERIOD] != claim.period:
                 continue  # a new period has begun: it starts without this request
-            spent = numbers[at + _SPENT_AT] + spent_nano
-            numbers[at + _SPENT_AT] = spent  # raised before what is reserved is lowered: see above
-            left = numbers[at + _RESERVED] - reserved_nano
-            numbers[at + _RESERVED] = max(0, left)
+            at += _SPENT_AT
+            spent = numbers[at] + spent_nano
+            numbers[at] = spent  # raised before what is reserved is lowered: see above
+            left = numbers[at + 1] - reserved_nano
+            numbers[at + 1] = max(0, left)
             if claim.marks and spent >= claim.marks[0]:
                 reached += self._reached(claim, spent)
         return reached

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from typing import Final
 
+import msgspec
+
 from llmops.prices import PriceSheet, Rate, Usage
 
 PICO: Final = Decimal(10) ** 12
@@ -21,6 +23,24 @@ def pico(amount_usd: Decimal) -> int:
 def usd(amount_pico: int) -> Decimal:
     """Picodollars to dollars, exactly."""
     return Decimal(amount_pico).scaleb(-12)
+
+
+class Bill(msgspec.Struct, frozen=True, gc=False):
+    """What a request costs, in picodollars; None where the price is unknown. ``source`` says where the price is from."""
+
+    pico: int | None
+    source: str = ""
+
+    @property
+    def amount_usd(self) -> Decimal | None:
+        """Dollars, exactly."""
+        return None if self.pico is None else usd(self.pico)
+
+
+def dollars(amount_pico: int) -> str:
+    """Picodollars as a plain decimal number of dollars: ``0.00065``."""
+    whole, rest = divmod(amount_pico, 1_000_000_000_000)
+    return f"{whole}.{rest:012d}".rstrip("0").rstrip(".")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from typing import Final, Literal
 from llmops.gateway.money.account import Account
 from llmops.gateway.money.budgets import BudgetExceeded, Budgets
 from llmops.gateway.money.counters import Claim
+from llmops.gateway.money.rates import Bill
 from llmops.gateway.money.values import Outcome, Payer, Purchase, Reservation, Settled
 from llmops.gateway.state.redis_link import link
 from llmops.masking import mask
@@ -156,9 +157,9 @@ class ReplicaAccount:
             self.account.retarget(held, old)
             raise held.budgets.refusal(refused, more)[0]
 
-    def settle(self, held: Reservation, usage: Usage, outcome: Outcome) -> Settled | None:
+    def settle(self, held: Reservation, usage: Usage, outcome: Outcome, bill: Bill | None = None) -> Settled | None:
         """As ``Account.settle``; Redis hears of it soon."""
-        settled = self.account.settle(held, usage, outcome)
+        settled = self.account.settle(held, usage, outcome, bill)
         if settled is not None:
             amount = settled.amount_pico
             self._later(held, held.nano if amount is None else -(-amount // 1000))
