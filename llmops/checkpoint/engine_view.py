@@ -10,6 +10,7 @@ from llmops.checkpoint.engine_file import damage_of, other_graph, read_record, r
 from llmops.errors import UsageError
 from llmops.findings import Finding
 from llmops.report.document import Block, Document, Facts, Table, Text
+from llmops.report.told import told
 from llmops.units import format_size
 
 
@@ -71,9 +72,6 @@ def view(report: EngineFileReport) -> Document:
             (name, *("x".join(map(str, b[w])) for w in ("min", "opt", "max"))) for name, b in profile.items()
         )
         blocks.append(Table(("input", "min", "opt", "max"), shapes, title=f"profile {number}"))
-    blocks += [
-        Text(f"{finding.severity}: {finding.message}", "bad" if finding.severity == "error" else "warn")
-        for finding in report.findings
-    ]
+    blocks += told(report.findings)
     verdict = Text("it is the file that was built", "good") if report.ok else Text("it must not be loaded", "bad")
     return Document(report.engine.name, tuple(blocks), verdict)

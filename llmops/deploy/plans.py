@@ -14,6 +14,7 @@ from llmops.findings import Finding
 from llmops.planning.plan import findings_of_plan
 from llmops.planning.view import view_model
 from llmops.report.document import Block, Document, Heading, Table, Text
+from llmops.report.told import told
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def view(report: SitePlan) -> Document:
     blocks: list[Block] = [Table(columns, rows, right)]
     for each in report.models if report.explain else ():
         blocks += [Heading(each.name), *view_model(each.plan, explain=True)]
-    blocks += [Text(f"{f.severity}: {f.message}", "bad" if f.severity == "error" else "warn") for f in report.findings]
+    blocks += told(report.findings)
     verdict = Text("everything fits", "good") if report.ok else Text("does not fit", "bad")
     return Document(f"plan for {report.site}", tuple(blocks), verdict)
 

@@ -14,6 +14,7 @@ from llmops.deploy.site import load_site
 from llmops.findings import Finding
 from llmops.progress import Progress
 from llmops.report.document import Block, Document, Facts, Table, Text
+from llmops.report.told import told
 
 WAIT_S: Final = 1800.0
 
@@ -129,8 +130,5 @@ def view(report: ClusterReport) -> Document:
     blocks: list[Block] = [Facts((("dashboard", report.address), *((("models", report.url),) if report.url else ())))]
     if rows:
         blocks.append(Table(("application", "status", "deployment", "its status", "replicas"), rows))
-    blocks += [
-        Text(f"{each.severity}: {each.message}", "bad" if each.severity == "error" else "warn")
-        for each in report.findings
-    ]
+    blocks += told(report.findings)
     return Document("ray", tuple(blocks), Text(report.verdict, "good" if report.ok else "bad"))

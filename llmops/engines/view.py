@@ -6,6 +6,7 @@ from llmops.engines.catalog import ENGINES
 from llmops.engines.checking import CheckReport, EngineCheck, ListReport
 from llmops.engines.installation import InstallReport, has_cuda_gpu
 from llmops.report.document import Block, Code, Document, Facts, Heading, Table, Text
+from llmops.report.told import told
 from llmops.units import format_duration
 
 
@@ -16,8 +17,9 @@ def view_list(report: ListReport) -> Document:
     cuda = has_cuda_gpu()
     missing = [row.name for row in report.engines if row.state != "ready" and (cuda or not ENGINES[row.name].needs_gpu)]
     verdict = Text(f"install one with: llmops engines install {missing[0]}", "dim") if missing else None
-    notes = [Text(f"{finding.message}: {finding.remedy}", "warn") for finding in report.findings]
-    return Document("engines", (Table(("engine", "state", "version", "purpose"), rows), *notes), verdict)
+    return Document(
+        "engines", (Table(("engine", "state", "version", "purpose"), rows), *told(report.findings)), verdict
+    )
 
 
 def view_install(report: InstallReport) -> Document:
@@ -27,7 +29,7 @@ def view_install(report: InstallReport) -> Document:
         facts += [("version", report.check.version or "?"), ("took", format_duration(report.seconds))]
     blocks: list[Block] = [Facts(tuple(facts))]
     if report.action == "planned":
-        blocks += [Text(finding.message, "warn") for finding in report.findings]
+        blocks += told(report.findings)
         blocks.append(Code("\n".join(report.steps), "sh"))
         return Document(f"engine {report.engine}", tuple(blocks), Text("nothing was changed", "dim"))
     return Document(
@@ -40,7 +42,7 @@ def view_check(report: CheckReport) -> Document:
     blocks: list[Block] = []
     for each in report.engines:
         blocks += _one(each)
-    blocks += [Text(f"{finding.severity}: {finding.message}", "warn") for finding in report.findings]
+    blocks += told(report.findings)
     working = sum(each.works for each in report.engines)
     verdict = Text(f"{working} of {len(report.engines)} engines work", "good" if report.ok else "bad")
     return Document("engines", tuple(blocks), verdict)

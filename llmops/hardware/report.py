@@ -11,6 +11,7 @@ from llmops.hardware.detect import detect
 from llmops.hardware.host import Gpu, Host
 from llmops.hardware.paper import host_from_gpus, read_host
 from llmops.report.document import Block, Document, Facts, Table, Text
+from llmops.report.told import told
 from llmops.units import format_size
 
 
@@ -57,13 +58,7 @@ def view(report: HostReport) -> Document:
         columns = ("index", "name", "free", "total", "CC", "in use by")
         rows = tuple(_gpu_row(gpu) for gpu in host.gpus)
         blocks.append(Table(columns, rows, right=frozenset({"index", "free", "total"})))
-    blocks += [
-        Text(
-            f"{f.severity}: {f.message}" + (f"; {f.remedy}" if f.remedy else ""),
-            "bad" if f.severity == "error" else "warn",
-        )
-        for f in report.findings
-    ]
+    blocks += told(report.findings)
     return Document(host.name, tuple(blocks), _verdict(report))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from llmops.findings import Finding
 from llmops.quantize.gate import Gate
 from llmops.quantize.plan import QuantizePlan
 from llmops.quantize.report import Comparison, EvaluateReport, QuantizeReport
-from llmops.report.document import Block, Code, Document, Facts, Heading, Table, Text, Tone
+from llmops.report.document import Block, Code, Document, Facts, Heading, Table, Text
+from llmops.report.told import told
 from llmops.units import format_duration, format_size
 
 
@@ -45,7 +45,7 @@ def plan_view(plan: QuantizePlan) -> Document:
             )
         )
     rows.append(("Output", str(plan.out)))
-    notes = finding_texts(plan.findings)
+    notes = told(plan.findings)
     return Document(
         f"Plan: quantise {plan.model}", (Facts(tuple(rows)), *notes), Text("Nothing was done: this is a plan")
     )
@@ -66,7 +66,7 @@ def view(report: QuantizePlan | QuantizeReport) -> Document:
             ("Output", str(report.out)),
         )
     )
-    notes = finding_texts(report.findings)
+    notes = told(report.findings)
     quality = () if report.comparison is None else quality_blocks(report.comparison, report.gate)
     serve: tuple[Block, ...] = (Heading("Serve it"), Code(report.serve_command)) if report.ok else ()
     return Document(
@@ -77,7 +77,7 @@ def view(report: QuantizePlan | QuantizeReport) -> Document:
 def evaluate_view(report: EvaluateReport) -> Document:
     """A comparison."""
     title = f"{report.model} against {report.against}"
-    blocks = (*quality_blocks(report.comparison, report.gate), *finding_texts(report.findings))
+    blocks = (*quality_blocks(report.comparison, report.gate), *told(report.findings))
     return Document(title, blocks, _verdict(report.gate, report.model))
 
 
@@ -124,17 +124,6 @@ def quality_blocks(comparison: Comparison, gate: Gate) -> tuple[Block, ...]:
             )
         )
     return tuple(blocks)
-
-
-def finding_texts(findings: tuple[Finding, ...]) -> tuple[Text, ...]:
-    """What failed and what to know, worst first, each with its remedy."""
-    tones: tuple[tuple[str, Tone], ...] = (("error", "bad"), ("warning", "warn"), ("note", "dim"))
-    return tuple(
-        Text(finding.message + (f": {finding.remedy}" if finding.remedy else ""), tone)
-        for severity, tone in tones
-        for finding in findings
-        if finding.severity == severity
-    )
 
 
 def _method(of: QuantizePlan | QuantizeReport) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from llmops.report.document import Block, Code, Document, Facts, Heading, Table, Text
+from llmops.report.told import told
 from llmops.serve.detached import LogReport, ServersReport, shown_uptime
 from llmops.serve.fleet import FleetReport
 from llmops.serve.readback import Term
@@ -39,7 +40,7 @@ def view(report: ServeReport) -> Document:
             (term.name, _number(term.planned), _number(term.reported), _percent(term)) for term in report.terms
         )
         blocks.append(Table(("memory", "planned", "reported", "off"), rows, frozenset({"planned", "reported", "off"})))
-    blocks += [Text(f"{found.severity}: {found.message}; remedy: {found.remedy}", "warn") for found in report.findings]
+    blocks += told(report.findings)
     if report.log is None:
         blocks += _dry_run(report)
         return Document(f"serve {decision.launch.model_name}", tuple(blocks), Text("nothing was started", "dim"))

@@ -15,6 +15,7 @@ from llmops.gateway.access.delivery import deliver
 from llmops.gateway.access.master import new_master_text, read_master
 from llmops.gateway.access.vault import EntryState, Vault, VaultState, check_name
 from llmops.report.document import Document, Table, Text
+from llmops.report.told import told
 from llmops.settings import settings
 
 _MAX_INPUT: Final = 20_000
@@ -149,9 +150,7 @@ def view(report: KeysReport) -> Document:
             if rows
             else Text(f"{state.path} holds no keys", "dim")
         )
-    blocks += [
-        Text(f"{f.severity}: {f.message}" + (f" {f.remedy}" if f.remedy else ""), "warn") for f in report.findings
-    ]
+    blocks += told(report.findings)
     verdict = Text(report.done, "good") if report.done else None
     return Document("Provider keys", tuple(blocks), verdict)
 
