@@ -9,6 +9,7 @@ from typing import Any, Final
 from llmops.checkpoint.onnx_file import OnnxFacts, OnnxTensor
 from llmops.findings import Finding
 from llmops.report.document import Block, Document, Facts, Table, Text
+from llmops.report.told import told
 from llmops.units import format_count, format_size
 
 _MOST_OPERATORS: Final = 8
@@ -56,10 +57,7 @@ def view(report: OnnxReport) -> Document:
             tuple((kind, t.name, t.dtype, _shape(t)) for kind, t in tensors[:_MOST_TENSORS]),
         ),
     ]
-    blocks += [
-        Text(f"{finding.severity}: {finding.message}", "bad" if finding.severity == "error" else "warn")
-        for finding in report.findings
-    ]
+    blocks += told(report.findings)
     if len(tensors) > _MOST_TENSORS:
         blocks.append(Text(f"and {len(tensors) - _MOST_TENSORS} more tensors: --json has all", "dim"))
     return Document(facts.path.name, tuple(blocks), _verdict(report))

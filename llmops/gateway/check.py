@@ -16,6 +16,7 @@ from llmops.gateway.upstream import PoolFullError
 from llmops.http1 import TransferError
 from llmops.prices import price_book
 from llmops.report.document import Document, Table, Text
+from llmops.report.told import told
 
 if TYPE_CHECKING:
     from llmops.gateway.targets import Provider
@@ -160,6 +161,6 @@ def view(report: CheckReport) -> Document:
     )
     columns = ("Provider", "Dialect", "URL", *(("Region",) if regions else ()), "Key from", "State", "Took")
     blocks: list[Any] = [Table(columns, rows, frozenset({"Took"}))]
-    blocks += [Text(f"{finding.severity}: {finding.message}", "warn") for finding in report.findings]
+    blocks += told(report.findings)
     verdict = Text(f"{report.file} is right: {report.routes} routes", "good") if report.ok else Text("not right", "bad")
     return Document("Gateway config", tuple(blocks), verdict)

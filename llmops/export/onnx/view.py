@@ -5,10 +5,9 @@ from __future__ import annotations
 from llmops.checkpoint.onnx_file import OnnxTensor
 from llmops.export.onnx.plan import OnnxPlan
 from llmops.export.onnx.run import ExportReport
-from llmops.report.document import Block, Document, Facts, Table, Text, Tone
+from llmops.report.document import Block, Document, Facts, Table, Text
+from llmops.report.told import told
 from llmops.units import format_duration, format_size
-
-_TONES: dict[str, Tone] = {"error": "bad", "warning": "warn", "note": "dim", "ok": "good"}
 
 
 def view(report: ExportReport) -> Document:
@@ -25,7 +24,7 @@ def view(report: ExportReport) -> Document:
         )
     if report.parity:
         blocks.append(_comparison(report))
-    blocks += [Text(f.message + (f" ({f.remedy})" if f.remedy else ""), _TONES[f.severity]) for f in report.findings]
+    blocks += told(report.findings)
     return Document(f"ONNX export of {report.model.name}", tuple(blocks), _verdict(report))
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from llmops.export.tensorrt.run import EngineReport
-from llmops.report.document import Block, Document, Facts, Table, Text, Tone
+from llmops.report.document import Block, Document, Facts, Table, Text
+from llmops.report.told import told
 from llmops.units import format_duration, format_size
-
-_TONES: dict[str, Tone] = {"error": "bad", "warning": "warn", "note": "dim", "ok": "good"}
 
 
 def view(report: EngineReport) -> Document:
@@ -33,7 +32,7 @@ def view(report: EngineReport) -> Document:
         )
         title = "profile" if len(plan.profiles) == 1 else f"profile {number}"
         blocks.append(Table(("input", "min", "opt", "max"), rows, title=title))
-    blocks += [Text(f.message + (f" ({f.remedy})" if f.remedy else ""), _TONES[f.severity]) for f in report.findings]
+    blocks += told(report.findings)
     return Document(f"TensorRT engine of {report.onnx.name}", tuple(blocks), _verdict(report))
 
 
