@@ -15,7 +15,7 @@ from llmops.hardware.paper import host_from_gpus
 from llmops.serve.triton.check import check_repository
 from llmops.serve.triton.launch import Ports, make_launch
 from llmops.serve.triton.locate import Server, find_server
-from llmops.serve.triton.logs import CAUSES, describe, error_lines, find_cause
+from llmops.serve.triton.logs import CAUSES, describe, error_lines, find_cause, hopeless
 from llmops.serve.triton.pbtxt import parse
 from llmops.serve.triton.placing import write_repository
 from llmops.serve.triton.repository import choose_middle, make_repository, vllm_repository
@@ -301,6 +301,13 @@ def test_each_cause_matches_its_own_line_first(cause):
     assert found is not None
     assert found.cause.rule == cause.rule
     assert "{" not in describe(found)
+
+
+def test_a_model_whose_process_cannot_start_is_not_waited_for():
+    assert hopeless(
+        ["I1122 loading", "/b/stub: error while loading shared libraries: libx.so.1: cannot open shared object file"]
+    )
+    assert hopeless(['E1122 08:00:00.000000 1 a.cc:1] "Something else"']) is None
 
 
 def test_what_every_machine_without_a_gpu_says_is_no_error():

@@ -112,7 +112,9 @@ def _container(spec: TritonSpec, server: Server, repository: Path, ports: Ports,
         "HF_HUB_OFFLINE": "1",
     }
     argv = [
-        *(str(server.program), "run", "--rm", "--init", "--name", container_name(ports), "--shm-size", "1g"),
+        *(str(server.program), "run", "--rm", "--name", container_name(ports), "--shm-size", "1g"),
+        # Docker brings its own init; podman takes one of the system, which need not be there, and the server reaps its children.
+        *(() if _is_podman(server) else ("--init",)),
         *(_gpus(server) if gpu else ()),
         *(word for outside, inside in published.items() for word in ("--publish", f"{host}:{outside}:{inside}")),
         # Unlike --volume, a mount makes no empty directory where the source is missing.
@@ -130,8 +132,12 @@ def container_name(ports: Ports) -> str:
     return f"llmops-triton-{ports.http}"
 
 
+def _is_podman(server: Server) -> bool:
+    return server.program.name == "podman"
+
+
 def _gpus(server: Server) -> tuple[str, ...]:
-    return ("--device", "nvidia.com/gpu=all") if server.program.name == "podman" else ("--gpus", "all")
+    return ("--device", "nvidia.com/gpu=all") if _is_podman(server) else ("--gpus", "all")
 
 
 def _mount(source: Path, target: str) -> str:

@@ -63,6 +63,10 @@ CAUSES: Final = (
     Cause("triton-libpython", r"libpython[\d.]+so[\d.]*: cannot open shared object file",
           "the Python backend does not find libpython", "install the package libpython3.11 of the system", ExitCode.MACHINE,
           "E1122 08:00:00.000000 1 a.cc:1] error while loading shared libraries: libpython3.11.so.1.0: cannot open shared object file"),
+    Cause("triton-library", r"error while loading shared libraries: (\S+?): cannot open shared object file",
+          "the process of a Python model does not find the library {1}", "install it where the server runs, or name its directory in "
+          "LD_LIBRARY_PATH", ExitCode.MACHINE, "/opt/tritonserver/backends/python/triton_python_backend_stub: error while loading "
+          "shared libraries: libcudart.so.12: cannot open shared object file: No such file or directory"),
     Cause("triton-stub", r"Stub process '?(\S+?)'? is not healthy",
           "the process of the Python model {1} died", "its last lines are in the log; numpy 2 in its environment does this: "
           "llmops engines install triton --again", ExitCode.OUTSIDE, "Stub process 'tokenizer_0_0' is not healthy."),
@@ -95,6 +99,11 @@ def find_cause(lines: Iterable[str]) -> Found | None:
     """The first known cause: among the real error lines, then among what a dead model's own process said."""
     listed = list(lines)
     return find(CAUSES, [*error_lines(listed), *(each for each in listed if any(sign in each for sign in _OF_MODELS))])
+
+
+def hopeless(lines: Iterable[str]) -> Found | None:
+    """Why a model can never get ready although the server goes on waiting for it: its own process cannot be started."""
+    return find(CAUSES, [line for line in lines if "error while loading shared libraries" in line])
 
 
 def describe(found: Found) -> str:

@@ -22,7 +22,7 @@ from llmops.serve.triton.check import check_repository
 from llmops.serve.triton.images import have_image, removed
 from llmops.serve.triton.launch import Ports, TritonLaunch, make_launch
 from llmops.serve.triton.locate import Server, find_server
-from llmops.serve.triton.logs import describe, error_lines, find_cause
+from llmops.serve.triton.logs import describe, error_lines, find_cause, hopeless
 from llmops.serve.triton.making import Made, make, own_repository
 from llmops.serve.triton.plans import require_engines
 from llmops.serve.triton.spec import TritonSpec
@@ -180,6 +180,10 @@ def _wait_ready(child: Child, decision: TritonDecision, log: Path, progress: Pro
             states = model_states(decision.launch.url)
             if states and all(state == "READY" for state in states.values()) and set(decision.models) <= set(states):
                 return states
+        found = hopeless(tail(log, 200))
+        if found is not None:
+            text = f"Triton cannot load a model: {describe(found)}"
+            raise TritonFailedError(text, found.cause.hint, found.cause.code, log, error_lines(tail(log, 400)))
         if time.monotonic() > deadline:
             last = error_lines(tail(log, 400))
             text = f"Triton was not ready after {decision.launch.deadline_s:.0f} s" + (f": {last[0]}" if last else "")
