@@ -45,7 +45,7 @@ def plan_view(plan: QuantizePlan) -> Document:
             )
         )
     rows.append(("Output", str(plan.out)))
-    notes = told(plan.findings)
+    notes = _notes(plan.findings)
     return Document(
         f"Plan: quantise {plan.model}", (Facts(tuple(rows)), *notes), Text("Nothing was done: this is a plan")
     )
@@ -66,7 +66,7 @@ def view(report: QuantizePlan | QuantizeReport) -> Document:
             ("Output", str(report.out)),
         )
     )
-    notes = told(report.findings)
+    notes = _notes(report.findings)
     quality = () if report.comparison is None else quality_blocks(report.comparison, report.gate)
     serve: tuple[Block, ...] = (Heading("Serve it"), Code(report.serve_command)) if report.ok else ()
     return Document(
@@ -77,7 +77,7 @@ def view(report: QuantizePlan | QuantizeReport) -> Document:
 def evaluate_view(report: EvaluateReport) -> Document:
     """A comparison."""
     title = f"{report.model} against {report.against}"
-    blocks = (*quality_blocks(report.comparison, report.gate), *told(report.findings))
+    blocks = (*quality_blocks(report.comparison, report.gate), *_notes(report.findings))
     return Document(title, blocks, _verdict(report.gate, report.model))
 
 
@@ -124,6 +124,11 @@ def quality_blocks(comparison: Comparison, gate: Gate) -> tuple[Block, ...]:
             )
         )
     return tuple(blocks)
+
+
+def _notes(findings: tuple[Finding, ...]) -> list[Text]:
+    """What failed and what to know; the limits that were kept stand in the gate's table."""
+    return told(finding for finding in findings if finding.severity != "ok")
 
 
 def _method(of: QuantizePlan | QuantizeReport) -> str:
