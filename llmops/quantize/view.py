@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmops.findings import Finding
 from llmops.quantize.gate import Gate
 from llmops.quantize.plan import QuantizePlan
 from llmops.quantize.report import Comparison, EvaluateReport, QuantizeReport
