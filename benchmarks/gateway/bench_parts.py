@@ -171,9 +171,13 @@ class Candidate:
 
 
 def candidates(
-    up: int, directory: Path, *, litellm: str | None = None, portkey: str | None = None
+    up: int, directory: Path, *, litellm: str | None = None, portkey: str | None = None, spend: bool = False
 ) -> dict[str, Callable[[], Candidate]]:
-    """All that can stand before the upstream on port ``up``; each makes its own config in ``directory``."""
+    """All that can stand before the upstream on port ``up``; each makes its own config in ``directory``.
+
+    ``spend``: LiteLLM counts what each provider costs against a budget. That is its spend tracking that needs no
+    PostgreSQL, so it is less than it does with virtual keys.
+    """
     own = {"authorization": f"Bearer {KEY}"}
 
     def proxy() -> Candidate:
@@ -194,6 +198,9 @@ def candidates(
         port = free_port()
         model = {"model": "openai/gpt-4o", "api_base": f"http://127.0.0.1:{up}/v1", "api_key": "sk-none"}
         rows = {"model_list": [{"model_name": "bench", "litellm_params": model}]}
+        if spend:
+            budget = {"openai": {"budget_limit": 1e9, "time_period": "1d"}}
+            rows = {**rows, "router_settings": {"provider_budget_config": budget}}
         (directory / "litellm.yaml").write_text(json.dumps({**rows, "general_settings": {"master_key": KEY}}))
         argv = [
             str(litellm),

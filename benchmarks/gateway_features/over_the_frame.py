@@ -1,6 +1,6 @@
 """CPU a request that keys, limits, budgets, guards and the ledger add to the bare gateway, beside nginx; one run.
 
-    python benchmarks/gateway_features/over_the_frame.py [--rounds 7] [--seconds 3] [--stream]
+    python benchmarks/gateway_features/over_the_frame.py [--rounds 7] [--seconds 3] [--stream] [--litellm COMMAND]
 
 Each form of the gateway stands before the same nginx on the same core, in turn; CPU time is the scheduler's count of the
 whole process tree, the ledger's thread included. ``frame`` has no callers, no limits, no books, no guard.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "gateway"))
 
-from bench_parts import ANSWER, BODY, EVENTS, LUA, candidates, cpu_ns, events, free_port, nginx, running
+from bench_parts import ANSWER, BODY, EVENTS, KEY, LUA, candidates, cpu_ns, events, free_port, nginx, running
 from compare import load, warm
 
 from llmops.gateway.access.callers import CallerDatabase, CallerLimits
@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--only", default=",".join(FORMS), help="forms to measure; the frame is one of them")
     parser.add_argument("--stream", action="store_true", help="a burst of 500 events an answer; CPU is per event")
+    parser.add_argument("--litellm", help="the command of LiteLLM's proxy: with its key and its count of spending")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         measure(options, Path(name), stack)
@@ -89,18 +90,28 @@ def measure(options: argparse.Namespace, directory: Path, stack: contextlib.Exit
         pid, _ = stack.enter_context(running(argv, port, 0, directory, {}))
         warm(port, script, time.monotonic())
         started[form] = (pid, port)
+    scripts = dict.fromkeys(started, script)
+    if options.litellm:
+        rival = candidates(up, directory, litellm=options.litellm, spend=True)["litellm"]()
+        scripts["litellm"] = directory / "rival.lua"
+        scripts["litellm"].write_text(LUA.format(body=body, key=KEY))
+        pid, _ = stack.enter_context(running(rival.argv, rival.port, 0, directory, {}, wait_s=rival.wait_s))
+        warm(rival.port, scripts["litellm"], time.monotonic())
+        started["litellm"] = (pid, rival.port)
     table: dict[str, list[float]] = {form: [] for form in started}
     per = EVENTS if options.stream else 1
     for _ in range(options.rounds):
         for form, (pid, port) in started.items():
             before = cpu_ns(pid)
-            done = load(port, options.seconds, options.connections, script)
+            done = load(port, options.seconds, options.connections, scripts[form])
             table[form].append((cpu_ns(pid) - before) / 1000 / done / per)
     base = statistics.median(table["nginx"])
     for form, values in table.items():
         middle = statistics.median(values)
         added = statistics.median(a - b for a, b in zip(values, table["frame"], strict=True))
-        over = f"{added:+7.2f} over the frame" if form not in ("nginx", "frame") else ""
+        over = f"{added:+7.2f} over the frame" if form not in ("nginx", "frame", "litellm") else ""
+        if form == "litellm" and "everything" in table:
+            over = f"{middle / statistics.median(table['everything']):.0f} x everything"
         unit = "event" if options.stream else "request"
         print(
             f"{form:16} {middle:8.2f} us CPU/{unit} [{min(values):.2f}..{max(values):.2f}] {middle / base:6.2f} x nginx {over}"

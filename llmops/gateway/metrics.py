@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from decimal import Decimal
 from typing import Any, Final
 
 MAX_MODELS: Final = 200
@@ -155,7 +154,7 @@ class Metrics:
                     "statuses": {str(status): count for status, count in stats.statuses.items()},
                     "histograms": [[*each.counts, each.total] for each in stats.histograms],
                     "tokens": stats.tokens,
-                    "cost": str(Decimal(stats.cost_pico).scaleb(-12)),
+                    "cost_pico": str(stats.cost_pico),
                     "unpriced": stats.unpriced,
                     "estimated": stats.estimated,
                     "recent": stats.recent(now_ns),

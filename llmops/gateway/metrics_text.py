@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any, Final
 
 from llmops.gateway.metrics import COUNTERS, GAUGES, HISTOGRAMS, TOKEN_TYPES
+from llmops.gateway.money.rates import dollars
 
 # Gauges that do not add up over workers: a target is open, or ill, when any worker says so.
 _WORST: Final = {
@@ -80,7 +80,7 @@ def _merge_models(workers: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
                 for each in zip(*(row["histograms"] for row in rows), strict=True)
             ],
             "tokens": [sum(column) for column in zip(*(row["tokens"] for row in rows), strict=True)],
-            "cost": sum((Decimal(row["cost"]) for row in rows), Decimal(0)),
+            "cost": dollars(sum(int(row["cost_pico"]) for row in rows)),
             "unpriced": sum(row["unpriced"] for row in rows),
             "estimated": sum(row["estimated"] for row in rows),
             "recent": [sum(column) for column in zip(*(row["recent"] for row in rows), strict=True)],

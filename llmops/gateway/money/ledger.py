@@ -195,7 +195,7 @@ class Ledger:
         """Move every row that was settled until now. Raises what the database raises."""
         with self._flushing:
             while self._full:
-                self._drain(self._full[0], None)
+                self._drain(self._full[0], self._full[0].end)
                 done = self._full.pop(0)
                 if self._spare is None and done.size == self._segment_bytes:
                     done.renew()
@@ -272,17 +272,15 @@ class Ledger:
                 _log.warning("a worker was killed with %d requests in flight; they are marked in the ledger", len(lost))
             return Recovered(len(settled), lost)
 
-    def _drain(self, segment: Segment, end: int | None) -> None:
+    def _drain(self, segment: Segment, end: int) -> None:
         """Rows from the flushed position on, in batches; the position moves after each commit."""
         batch: list[LedgerEntry] = []
-        reached = segment.flushed
-        for reached, payload in segment.records(segment.flushed, end):
-            if payload[:1] == _SETTLED:
-                batch.append(self._decode(payload[1:]))
+        for reached, payload in segment.own(_SETTLED, segment.flushed, end):
+            batch.append(self._decode(payload))
             if len(batch) >= BATCH:
                 self._commit(segment, batch, reached)
                 batch = []
-        self._commit(segment, batch, reached)
+        self._commit(segment, batch, end)
 
     def _commit(self, segment: Segment, batch: list[LedgerEntry], position: int) -> None:
         if batch:

@@ -24,6 +24,7 @@ MAGIC: Final = b"llmspl01"
 HEADER: Final = 64
 _FLUSHED: Final = 16  # offset of the position up to which rows are in the ledger
 _HEAD: Final = struct.Struct("<II")
+_LENGTH: Final = struct.Struct("<I")
 _POSITION: Final = struct.Struct("<q")
 _PIECE: Final = 256 * 1024  # nobody waits for more than that
 _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE
@@ -107,6 +108,15 @@ class Segment:
                 return
             position = after
             yield position, payload
+
+    def own(self, kind: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """Records of one kind (their first byte) up to ``end``, of a file that this process writes: it knows them whole."""
+        data, position, first = self._map, start, kind[0]
+        while position < end:
+            after = position + 8 + _LENGTH.unpack_from(data, position)[0]
+            if data[position + 8] == first:
+                yield after, data[position + 9 : after]
+            position = after
 
     def close(self, *, remove: bool = False) -> None:
         """Unmap the file; ``remove`` deletes it too."""
