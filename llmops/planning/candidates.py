@@ -18,9 +18,16 @@ from llmops.planning.choices import (
     default_num_seqs,
     engine_obstacle,
 )
-from llmops.planning.coefficients import DEFAULT_VERSION, RESERVE_GIB, Coefficients, coefficients
+from llmops.planning.coefficients import (
+    DEFAULT_VERSION,
+    ONLINE_STREAMED,
+    RESERVE_GIB,
+    Coefficients,
+    coefficients,
+    parse_version,
+)
 from llmops.planning.limits import largest_utilization, next_lora_rank
-from llmops.planning.memory import Setting, account
+from llmops.planning.memory import Setting, account, weights_per_gpu
 from llmops.planning.parallel import Split
 from llmops.planning.types import MemoryPlan, PlanSpec
 
@@ -158,9 +165,18 @@ def _measure(request: Request, split: Split, setting: Setting) -> Candidate:
     if request.spec.max_model_len is None:
         needed += RESERVE_GIB
     # The engine also refuses to start when less is free than the share it was told to take.
-    taken = memory.budget_gib - free_at_start(request, split)
-    shortfall = max(0.0, needed - memory.kv_cache_gib, taken)
+    free = free_at_start(request, split)
+    loading = loading_gib(request, setting)
+    shortfall = max(0.0, needed - memory.kv_cache_gib, memory.budget_gib - free, loading - free)
     return Candidate(split, setting, memory, cache, round(shortfall, 4) if shortfall > 1e-9 else None)
+
+
+def loading_gib(request: Request, setting: Setting) -> float:
+    """What the weights take at once while they are loaded, where that is more than afterwards; else nothing."""
+    version = parse_version(request.spec.engine_version or DEFAULT_VERSION)
+    if setting.online_quantization != "fp8" or setting.weights_gib is not None or version >= ONLINE_STREAMED:
+        return 0.0
+    return weights_per_gpu(request.facts, replace(setting, online_quantization=None))[0]
 
 
 def _measured(request: Request, setting: Setting) -> Measured | None:

@@ -145,6 +145,9 @@ FLOORS: Final = (
     Floor("nvfp4", (0, 9, 0), (8, 0), "weight-only through Marlin below 10.0"),
     Floor("nvfp4", (0, 16, 0), (7, 5), "weight-only through Marlin below 10.0"),
 )
+# From here on fp8 weights are made one layer at a time while a plain checkpoint is loaded (device="meta" in fp8.py). Before,
+# the whole model was first there in 16 bit (0.14's source; a 72B on 141 GB ran out of memory so in 0.13).
+ONLINE_STREAMED: Final[Version] = (0, 16, 0)
 # From here on vLLM has no bitsandbytes of its own: the package vllm-bnb-plugin brings it.
 BITSANDBYTES_LEFT: Final[Version] = (0, 28, 0)
 # From here on GPTQ is AutoGPTQConfig's, whose TYPE_MAP has symmetric 4 and 8 bit alone.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmops.planning import cache as kv
+from llmops.planning.candidates import free_at_start, loading_gib
 from llmops.planning.coefficients import RESERVE_GIB
 from llmops.planning.memory import account
 from llmops.planning.parallel import tensor_parallel_obstacle
@@ -46,7 +47,8 @@ def _fits(request: Request, best: Candidate, **changes: str | float) -> bool:
     setting = replace(best.setting, **changes)  # type: ignore[arg-type]  # each change is of its field's type
     memory, cache = account(request.facts, setting, request.gpu.total_gib, request.row)
     need = kv.request_bytes(cache, setting.max_model_len, setting.max_num_batched_tokens) / 2**30
-    return memory.kv_cache_gib >= need
+    loads = loading_gib(request, setting) <= free_at_start(request, best.split)
+    return loads and memory.kv_cache_gib >= need
 
 
 def _more_gpus(request: Request, best: Candidate) -> list[str]:

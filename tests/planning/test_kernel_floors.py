@@ -64,6 +64,18 @@ def test_gptq_that_only_older_versions_read(stored, words):
         planned(stored, "L40S", "0.22.0")
 
 
+@pytest.mark.parametrize(("version", "fits"), [("0.13.0", False), ("0.19.0", True)])
+def test_fp8_while_loading_needs_room_for_the_plain_weights_in_older_versions(version, fits):
+    spec = PlanSpec(engine_version=version, quantization="fp8", max_model_len=2048)
+    one = plan(spec, [facts("llama-3.3-70b-instruct")], host_from_gpus("H200")).models[0]
+    assert one.fits
+    one = plan(spec, [facts("llama-3.3-70b-instruct")], host_from_gpus("H100")).models[0]
+    assert one.fits is fits
+    assert fits or one.shortfall_gib == pytest.approx(131.45 - 78.7, abs=0.5)
+    plain = plan(PlanSpec(engine_version=version), [facts("llama-3.3-70b-instruct")], host_from_gpus("H100")).models[0]
+    assert any(remedy.startswith("--quantization fp8") for remedy in plain.remedies) is fits
+
+
 def test_bitsandbytes_is_a_plugin_of_newer_versions():
     stored = Quantization("nf4", "bitsandbytes", 4, 64)
     assert not any("vllm-bnb-plugin" in reason for reason in planned(stored, "L40S", "0.27.1").reasons)
