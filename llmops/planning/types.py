@@ -12,7 +12,8 @@ from llmops.findings import Finding
 
 EngineName = Literal["vllm", "transformers", "llamacpp"]
 Goal = Literal["latency", "throughput", "context"]
-KvDtype = Literal["auto", "bfloat16", "float16", "float32", "fp8", "fp8_e4m3", "fp8_e5m2"]
+# As vLLM takes them; a float32 model has a float32 cache by "auto".
+KvDtype = Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 
