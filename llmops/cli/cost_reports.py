@@ -32,7 +32,9 @@ def register(cost: typer.Typer) -> None:
     """Add the commands to the group ``cost``."""
     cost.command("report", epilog="Example: llmops cost report --since 7d --by model,day --format md")(report_)
     cost.command("forecast", epilog="Example: llmops cost forecast --budget 500")(forecast)
-    cost.command("compare", epilog="Example: llmops cost compare gpt-4o llama-3.1-8b --input 900 --output 300")(compare)
+    cost.command(
+        "compare", epilog="Example: llmops cost compare gpt-4o llama-3.1-8b --input-tokens 900 --output-tokens 300"
+    )(compare)
     cost.command("choose", epilog="Example: llmops cost choose gpt-4o:3 llama-3.1-8b:1:local --tier 2 --left 0.01")(
         choose
     )
@@ -92,12 +94,12 @@ def forecast(
 @opt.shared
 def compare(
     answer: opt.Answer,
-    models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="Names as providers write them")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Names as providers write them")],
     requests: Annotated[int, typer.Option(min=1, help="How many")] = 1000,
-    input_tokens: Annotated[int | None, typer.Option("--input", min=0, help="Input tokens of one")] = None,
-    output_tokens: Annotated[int, typer.Option("--output", min=0, help="Output tokens of one")] = 0,
+    input_tokens: Annotated[int | None, typer.Option("--input-tokens", min=0, help="Input tokens of one")] = None,
+    output_tokens: Annotated[int, typer.Option("--output-tokens", min=0, help="Output tokens of one")] = 0,
     cached: Annotated[float, typer.Option(min=0, max=1, help="Share of the input from the prompt cache")] = 0.0,
-    since: Annotated[str, typer.Option(metavar="TIME", help="Without --input: the ledger's load since")] = "7d",
+    since: Annotated[str, typer.Option(metavar="TIME", help="Without --input-tokens: the ledger's load since")] = "7d",
     books: Books = None,
     prices: Prices = None,
 ) -> None:
@@ -115,10 +117,10 @@ def compare(
 @opt.shared
 def choose(
     answer: opt.Answer,
-    models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="NAME[:TIER][:local]")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="NAME[:TIER][:local]")],
     tier: Annotated[int, typer.Option(min=0, help="At least this quality")] = 1,
-    input_tokens: Annotated[int, typer.Option("--input", min=0, help="Input tokens at most")] = 1000,
-    output_tokens: Annotated[int, typer.Option("--output", min=0, help="Output tokens at most")] = 1000,
+    input_tokens: Annotated[int, typer.Option("--input-tokens", min=0, help="Input tokens at most")] = 1000,
+    output_tokens: Annotated[int, typer.Option("--output-tokens", min=0, help="Output tokens at most")] = 1000,
     left: Annotated[float | None, typer.Option(min=0, metavar="USD", help="What the budget has left")] = None,
     prices: Prices = None,
 ) -> None:

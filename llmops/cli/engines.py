@@ -59,7 +59,7 @@ def install(
 @opt.shared
 def check(
     answer: opt.Answer,
-    name: Annotated[str | None, typer.Argument(metavar="[ENGINE]", help="Default: every engine that is there")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="ENGINE", help="Default: every engine that is there")] = None,
     engine_python: Annotated[
         Path | None, typer.Option(metavar="PYTHON", help="Check the engine in this interpreter")
     ] = None,

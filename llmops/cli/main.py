@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from llmops import __version__
+from llmops.cli.panels import PlainCommand
 from llmops.errors import ExitCode, UsageError
 
 # Each module defines ``register(app)``. A test imports every one and checks that none brings a heavy library.
@@ -95,10 +96,19 @@ def build(verbs: Iterable[str] = VERBS) -> typer.Typer:
     made.callback()(_root)
     for name in verbs:
         importlib.import_module(f"llmops.cli.{name}").register(made)
-    for group in made.registered_groups:
+    _dress(made)
+    return made
+
+
+def _dress(app: typer.Typer) -> None:
+    """Give every command and group below ``app`` the project's help."""
+    for command in app.registered_commands:
+        if command.cls is TyperCommand:
+            command.cls = PlainCommand
+    for group in app.registered_groups:
         if group.typer_instance is not None:
             group.typer_instance.info.cls = _Whole
-    return made
+            _dress(group.typer_instance)
 
 
 def __getattr__(name: str) -> typer.Typer:

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def plan(
     answer: opt.Answer,
     models: Annotated[
-        list[Path] | None, typer.Argument(metavar="[MODEL]...", help="Checkpoint directories or files")
+        list[Path] | None, typer.Argument(metavar="MODEL", help="Checkpoint directories or files")
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", metavar="FILE", help="Instead: a site, such as configs/hybrid.yaml")

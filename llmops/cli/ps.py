@@ -59,7 +59,7 @@ def logs(
 @opt.shared
 def stop(
     answer: opt.Answer,
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="As llmops ps shows them")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="As llmops ps shows them")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every detached server")] = False,
 ) -> None:
     """Stop detached servers and wait until nothing of them is left"""

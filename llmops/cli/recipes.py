@@ -63,9 +63,7 @@ def copy(
 @opt.shared
 def validate(
     answer: opt.Answer,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RECIPE]…", help="Recipes; none: all shipped ones")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="RECIPE", help="Recipes; none: all shipped ones")] = None,
 ) -> None:
     """Check recipes without running them; every problem with file:line"""
     from llmops.pipeline import catalogue

@@ -368,7 +368,7 @@ def test_the_commands(books, tmp_path):
     assert chosen.stdout.strip().endswith("gpt-4o-mini")
     none = command("choose", "gpt-4o:3", "--tier", "4", "--left", "0.000001")
     assert none.returncode == 1
-    compared = command("compare", "gpt-4o", "gpt-4o-mini", "--input", "1000", "--output", "300")
+    compared = command("compare", "gpt-4o", "gpt-4o-mini", "--input-tokens", "1000", "--output-tokens", "300")
     assert compared.returncode == 0, compared.stderr
     (tmp_path / "u.csv").write_text(openai_csv())
     assert command("reconcile", tmp_path / "u.csv", "--books", books).returncode == 1

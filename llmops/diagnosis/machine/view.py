@@ -6,6 +6,7 @@ from typing import Final
 
 from llmops.diagnosis.machine.state import MachineReport
 from llmops.report.document import Block, Document, Table, Text
+from llmops.units import counted
 
 _MARK: Final = {
     "ok": "ok",
@@ -28,8 +29,8 @@ def view(report: MachineReport) -> Document:
     errors = sum(check.outcome == "error" for check in report.checks)
     warnings = sum(check.outcome in ("warning", "crashed", "late") for check in report.checks)
     if errors:
-        verdict = Text(f"{errors} errors, {warnings} warnings", "bad")
+        verdict = Text(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}", "bad")
     else:
-        verdict = Text(f"no error, {warnings} warnings", "warn" if warnings else "good")
+        verdict = Text(f"no error, {counted(warnings, 'warning')}", "warn" if warnings else "good")
     name = report.host.name if report.host else "the saved machine"
     return Document(f"Examination of {name}", tuple(blocks), verdict)

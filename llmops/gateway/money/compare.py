@@ -75,7 +75,7 @@ def compare_models(spec: CompareSpec) -> CompareReport:
     """
     workload = spec.workload or _recorded(spec.books, spec.since)
     if workload.requests < 1:
-        raise UsageError("the workload has no requests", "--requests 10000 --input 1000 --output 300")
+        raise UsageError("the workload has no requests", "--requests 10000 --input-tokens 1000 --output-tokens 300")
     if not 0 <= workload.cached_share <= 1:
         raise UsageError("--cached is a share of the input, between 0 and 1")
     book = price_book(spec.prices)
@@ -142,7 +142,7 @@ def _recorded(books: str | None, since: str) -> Workload:
     finally:
         store.close()
     if not groups or not groups[0].requests:
-        raise UsageError(f"the ledger has no requests since {since}", "give a workload: --requests --input --output")
+        raise UsageError(f"the ledger has no requests since {since}", "give a workload: --requests --input-tokens --output-tokens")
     total = groups[0]
     share = total.cache_read_tokens / total.input_tokens if total.input_tokens else 0.0
     return Workload(
