@@ -114,7 +114,10 @@ def output_bound(call: Call) -> int:
     for name in _LIMITS:
         if name in ask.fields:
             raw = bytes(ask.fields[name])
-            said = int(raw) if raw.isdigit() else ask.value(name)
+            if len(raw) < 19 and raw.isdigit():
+                limit = int(raw)
+                break
+            said = ask.value(name)
             if isinstance(said, int) and said >= 0:
                 limit = said
                 break

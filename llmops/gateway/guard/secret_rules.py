@@ -168,7 +168,7 @@ def _quick_looks() -> tuple[tuple[int, Callable[[bytes], object]], ...]:
 
 
 _LOOKS: Final = _quick_looks()
-_WITHOUT: Final = re.compile(b"|".join(re.escape(each) for each in BY_PREFIX if not set(each) & set(_RARE)))
+_WITHOUT: Final = tuple(each for each in BY_PREFIX if not set(each) & set(_RARE))
 
 
 def may_have(text: bytes) -> bool:
@@ -176,7 +176,10 @@ def may_have(text: bytes) -> bool:
     for char, search in _LOOKS:
         if char in text and search(text) is not None:
             return True
-    return _WITHOUT.search(text) is not None
+    for prefix in _WITHOUT:  # noqa: SIM110 - ``any`` makes a generator for one prefix
+        if prefix in text:
+            return True
+    return False
 
 
 _BEGINNINGS: Final = {prefix[:n] for prefix in BY_PREFIX for n in range(1, len(prefix))}

@@ -30,7 +30,11 @@ _decode: Final = msgspec.json.Decoder().decode
 
 def may_have_untrusted(body: bytes) -> bool:
     """A quick look at the raw request: False means that there is nothing to judge."""
-    return bool(_BLOCK.search(body) or _TAG.search(body) or _ESCAPED_TAG.search(body))
+    if _BLOCK.search(body):
+        return True
+    # Looking for one character or a constant is many times faster than any pattern.
+    tagged = b"<" in body and _TAG.search(body)
+    return bool(tagged or (b"\\u003" in body and _ESCAPED_TAG.search(body)))
 
 
 def untrusted_spans(body: bytes) -> list[str]:

@@ -119,7 +119,7 @@ class Budgets:
     def settle(self, claims: Sequence[Claim], reserved_nano: int, spent_nano: int) -> list[Notice]:
         """Turn a reservation into spending; returns what must be notified."""
         reached = self.counters.settle(claims, reserved_nano, spent_nano)
-        return [self.notice(claim, index, spent) for claim, index, spent in reached]
+        return [self.notice(claim, index, spent) for claim, index, spent in reached] if reached else []
 
     def refusal(self, claim: Claim, nano: int) -> tuple[BudgetExceeded, Notice | None]:
         """The error for a request that did not fit, and what must be notified: the last mark, once a period."""

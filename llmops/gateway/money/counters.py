@@ -17,7 +17,7 @@ import struct
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -32,7 +32,7 @@ _SPENT: Final = struct.Struct("=q")
 _AT: Final = _KEY
 # The same fields as 64-bit numbers of the mapped file: a slot is eight, of which the name takes two.
 _NUMBERS: Final = SLOT // 8
-_PERIOD, _SPENT_AT, _RESERVED, _NOTIFIED = 2, 3, 4, 5
+_SPENT_AT, _NOTIFIED = 3, 5  # the period at 2, what is reserved at 4
 _LOCK_WAIT_S: Final = 2.0
 _EMPTY: Final = b"\0" * _KEY
 
@@ -58,6 +58,12 @@ class Claim:
     marks: tuple[int, ...]
     rule: int
     name: str
+    place: int = field(init=False)  # of what is spent, among the file's numbers; its period stands before it
+    held_at: tuple[int, int] = field(init=False)  # slot and period, as the ledger keeps them
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "place", self.slot * _NUMBERS + _SPENT_AT)
+        object.__setattr__(self, "held_at", (self.slot, self.period))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +196,13 @@ class Counters:
         numbers = self._numbers
         held = []
         for claim in claims:
-            at = claim.slot * _NUMBERS
-            if numbers[at + _PERIOD] != claim.period and self._current(claim) is None:
+            at = claim.place
+            if numbers[at - 1] != claim.period and self._current(claim) is None:
                 continue
-            at += _RESERVED
-            if claim.hard and numbers[at - 1] + numbers[at] + nano > claim.limit:  # what is spent stands before it
+            reserved = at + 1
+            if claim.hard and numbers[at] + numbers[reserved] + nano > claim.limit:
                 return claim
-            held.append(at)
+            held.append(reserved)
         for at in held:
             numbers[at] += nano
         return None
@@ -213,10 +219,9 @@ class Counters:
         reached: list[tuple[Claim, int, int]] = []
         numbers = self._numbers
         for claim in claims:
-            at = claim.slot * _NUMBERS
-            if numbers[at + _PERIOD] != claim.period:
+            at = claim.place
+            if numbers[at - 1] != claim.period:
                 continue  # a new period has begun: it starts without this request
-            at += _SPENT_AT
             spent = numbers[at] + spent_nano
             numbers[at] = spent  # raised before what is reserved is lowered: see above
             left = numbers[at + 1] - reserved_nano

@@ -22,7 +22,7 @@ def admission(held: Reservation) -> Admission:
         purchase.server or purchase.provider or "", purchase.target, 0, "in_flight", held.input_bound,
         held.output_bound, 0, 0, 0, 0, 0, True, amount, None, source, date, "", purchase.local, 0, None,
     )  # fmt: skip
-    return Admission(entry, held.nano, tuple([(claim.slot, claim.period) for claim in held.claims]))
+    return Admission(entry, held.nano, tuple([claim.held_at for claim in held.claims]) if held.claims else ())
 
 
 def row(held: Reservation, usage: Usage, outcome: Outcome, amount: int | None, source: str) -> LedgerEntry:
