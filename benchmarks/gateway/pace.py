@@ -1,6 +1,6 @@
 """Latency at a quiet pace, and streams at the pace of a model: direct, nginx and the gateway, interleaved in one run.
 
-    python benchmarks/gateway/pace.py [--rounds 5] [--realtime]
+    python benchmarks/gateway/pace.py [--rounds 5] [--realtime] [--pause 45 --streams 60]
 
 * Requests at 200 a second, open loop: the clock of each starts when it should have been sent.
 * Streams: 32 at a time, 50 events each, 20 ms apart: CPU of the candidate's process tree for each event, events counted at
@@ -165,15 +165,15 @@ async def latencies(port: int, rate: float, seconds: float) -> list[float]:
     return out[len(out) // 10 :]
 
 
-async def first_events(port: int, count: int) -> list[float]:
-    """Milliseconds to the first event, one stream after the other, about a hundred a second."""
+async def first_events(port: int, count: int, pause_s: float) -> list[float]:
+    """Milliseconds to the first event, one stream after the other; after a longer pause the caches are cold."""
     (client,) = await connections(port, 1)
     data, out = request(port, stream=True, prompt="just one"), []
     for _ in range(count):
         began = time.perf_counter()
         await client.ask(data)
         out.append((client.first_at - began) * 1000)
-        await asyncio.sleep(0.004)
+        await asyncio.sleep(pause_s)
     client.transport.close()
     return out[count // 10 :]
 
@@ -201,6 +201,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rate", type=float, default=200)
+    parser.add_argument("--pause", type=float, default=4, help="ms between streams whose first event is timed")
+    parser.add_argument("--streams", type=int, default=200, help="streams a round whose first event is timed")
     parser.add_argument("--realtime", action="store_true")
     parser.add_argument("--upstream", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -223,11 +225,12 @@ def main() -> None:
         if options.realtime:
             for pid in (os.getpid(), upstream, *pids.values()):
                 realtime(pid)
-        measure(ports, pids, options.rounds, options.rate)
+        measure(ports, pids, options)
 
 
-def measure(ports: dict[str, int], pids: dict[str, int], rounds: int, rate: float) -> None:
+def measure(ports: dict[str, int], pids: dict[str, int], options: argparse.Namespace) -> None:
     """Every figure of every candidate in turn, ``rounds`` times."""
+    rounds, rate = options.rounds, options.rate
     late: dict[str, list[float]] = {each: [] for each in ports}
     late99: dict[str, list[float]] = {each: [] for each in ports}
     first: dict[str, list[float]] = {each: [] for each in ports}
@@ -240,7 +243,7 @@ def measure(ports: dict[str, int], pids: dict[str, int], rounds: int, rate: floa
             seen = asyncio.run(latencies(port, rate, 4))
             late[each].append(middle(seen))
             late99[each].append(middle(seen, 0.99))
-            first[each] += asyncio.run(first_events(port, 200))
+            first[each] += asyncio.run(first_events(port, options.streams, options.pause / 1000))
             before = cpu_ns(pids[each]) if each in pids else 0
             arrived = asyncio.run(streams(port))
             if arrived != STREAMS * EVENTS:

@@ -55,6 +55,7 @@ class Call:
     upstream_ns = 0
     waited_ns = 0
     upstream_id = b""
+    early = b""  # what ``lines`` said while a stream was waited for
     flight: bytes | None = None
     guarded = ""
     reservation: Reservation | None = None
@@ -80,7 +81,14 @@ class Call:
             self.reply.task.cancel()
 
     def headers(self) -> bytes:
-        """The ``x-llmops-*`` lines."""
+        """The ``x-llmops-*`` lines, and the provider's id of the request."""
+        raw = self.early or self.lines()
+        if self.upstream_id:
+            raw += b"x-request-id: %b\r\nrequest-id: %b\r\n" % (self.upstream_id, self.upstream_id)
+        return raw
+
+    def lines(self) -> bytes:
+        """What is known of ``headers`` before there is an answer."""
         bill, target = self.bill, self.target
         key = (
             self.route.label,
@@ -104,10 +112,7 @@ class Call:
         limiter = self.caller.limiter
         if limiter is not None:
             text += limiter.headers(self.request.surface.dialect, time.monotonic())
-        raw = text.encode("latin-1", "replace")
-        if self.upstream_id:
-            raw += b"x-request-id: %b\r\nrequest-id: %b\r\n" % (self.upstream_id, self.upstream_id)
-        return raw
+        return text.encode("latin-1", "replace")
 
 
 _lines: dict[tuple[object, ...], str] = {}

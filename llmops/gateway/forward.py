@@ -218,9 +218,11 @@ async def _stream(call: Call, target: Target, codec: Codec, deadline_ns: int) ->
     head, body = _prepare(call, target, codec, ask)
     try:
         exchange = pool.send_now(head, body, deadline_ns) or await pool.send(head, body, deadline_ns)
+        # Made while the model thinks, and not when its first token is there and waited for.
+        lens, call.early = guarded(call, codec.lens(ask)), call.lines()
         await exchange.answered()
         if exchange.status == 200 and b"event-stream" in (exchange.header(b"content-type") or b""):
-            return await _begin_stream(call, exchange, guarded(call, codec.lens(ask)))
+            return await _begin_stream(call, exchange, lens)
         answer = await exchange.whole()
     except (TransferError, PoolFullError) as error:
         raise not_answered(target.provider.name, error) from None

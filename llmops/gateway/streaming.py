@@ -77,10 +77,11 @@ class _Tap:
 
 async def _pump(call: Call, live: Live) -> None:
     """Begin the answer, and tap the exchange until it is over."""
-    exchange, reply, tap = live.exchange, call.reply, _Tap(call, live)
+    exchange, reply = live.exchange, call.reply
+    reply.start(200, _HEADERS + call.headers(), live.first)  # before anything else: the caller waits for it
     if call.capture is not None:
         call.capture.append(live.first)
-    reply.start(200, _HEADERS + call.headers(), live.first)
+    tap = _Tap(call, live)
     if exchange.chunks:
         tap.data(b"".join(exchange.chunks))
         exchange.chunks.clear()
