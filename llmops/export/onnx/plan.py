@@ -52,6 +52,7 @@ class OnnxPlan:
         disk_bytes: Size of the result.
         min_agreement: Below this the export is rejected.
         notes: What the plan changed or what the user should know.
+        precision: Of the weights in the result: ``dtype``, or the builder's own word.
     """
 
     task: Task
@@ -68,6 +69,7 @@ class OnnxPlan:
     min_agreement: float
     threads: int
     notes: tuple[Finding, ...] = ()
+    precision: str = ""
 
 
 def cases(
@@ -137,7 +139,8 @@ def make_plan(spec: OnnxSpec, facts: ModelFacts, machine: Machine, sentence: Sen
         batch=batch,
         seq=seq,
         opset=spec.opset,
-        exporter=spec.exporter,
+        exporter=spec.exporter if spec.format == "onnx" else "onnxruntime-genai",
+        precision=spec.dtype if spec.format == "onnx" else genai_precision(spec),
         pooling=_pooling(spec, facts, sentence) if task == "embedding" else None,
         normalize=_normalize(spec, sentence) if task == "embedding" else False,
         ram_bytes=int(RAM_FACTOR * weights) + RAM_BASE_BYTES,

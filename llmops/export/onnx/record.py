@@ -86,7 +86,7 @@ def sidecar(
         "format": spec.format,
         "dtype": plan.dtype,
         "opset": graph.opset,
-        "exporter": plan.exporter if spec.format == "onnx" else "onnxruntime-genai",
+        "exporter": plan.exporter,
         "dimensions": {"batch": list(plan.batch), "sequence": list(plan.seq)},
         "inputs": [asdict(tensor) for tensor in graph.inputs],
         "outputs": [asdict(tensor) for tensor in graph.outputs],

@@ -31,7 +31,7 @@ def view(report: ExportReport) -> Document:
 def _plan_rows(plan: OnnxPlan) -> list[tuple[str, str]]:
     rows = [
         ("task", plan.task),
-        ("type", plan.dtype),
+        ("type", plan.precision),
         ("batch", f"{plan.batch[0]} to {plan.batch[1]}"),
         ("sequence", f"{plan.seq[0]} to {plan.seq[1]} tokens"),
         ("exporter", plan.exporter),
