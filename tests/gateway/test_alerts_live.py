@@ -84,7 +84,8 @@ def test_alerts_wake_up_in_a_real_prometheus(site):
         assert ask("broken") >= 500
     wanted = {"LLMModelUnavailable", "LLMBreakerOpen", "HighLLMErrorRate"}
     # They hold for minutes before they fire; that they are pending says that their expressions see it.
-    wait_until(lambda: wanted <= set(alerts()), 30, "the others")
+    # Each look asks once more: a series whose first value was seen after the last request never rises.
+    wait_until(lambda: ask("broken") >= 500 and wanted <= set(alerts()), 30, "the others")
     assert value('llm_model_available{model="gpt-4o"}') == [1.0]
     assert 0.01 < value("sum(increase(llm_cost_total_dollars[1h]))")[0] < 0.02
     assert not {"LLMGatewayDown", "LLMCostSpike", "HighLLMLatency", "LLMLedgerFailing"} & set(alerts())
