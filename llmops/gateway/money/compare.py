@@ -142,7 +142,9 @@ def _recorded(books: str | None, since: str) -> Workload:
     finally:
         store.close()
     if not groups or not groups[0].requests:
-        raise UsageError(f"the ledger has no requests since {since}", "give a workload: --requests --input-tokens --output-tokens")
+        raise UsageError(
+            f"the ledger has no requests since {since}", "give a workload: --requests --input-tokens --output-tokens"
+        )
     total = groups[0]
     share = total.cache_read_tokens / total.input_tokens if total.input_tokens else 0.0
     return Workload(
