@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ANSWER = json.dumps(
@@ -83,6 +83,22 @@ def events() -> str:
     last = event([{"index": 0, "delta": {}, "finish_reason": "stop"}])
     usage = event([], usage={"prompt_tokens": 60, "completion_tokens": EVENTS, "total_tokens": 60 + EVENTS})
     return words + last + usage + "data: [DONE]\n\n"
+
+
+def installed() -> dict[str, str]:
+    """What makes a child run llmops as pip installs it, compiled; with LLMOPS_INTERPRETED set, as the checkout has it.
+
+    Raises:
+        SystemExit: ``./dev compile`` was not run, or something has changed since.
+    """
+    if os.environ.get("LLMOPS_INTERPRETED"):
+        return {}
+    root = Path(__file__).parents[2]
+    made = root / "build" / "compiled"
+    changed = max(path.stat().st_mtime for path in (root / "llmops").rglob("*.py"))
+    if not made.is_dir() or changed > (made / "llmops").stat().st_ctime:
+        raise SystemExit(f"{made} is not there, or older than llmops/: ./dev compile, or set LLMOPS_INTERPRETED=1")
+    return {"PYTHONPATH": str(made)}
 
 
 def free_port() -> int:
@@ -162,12 +178,14 @@ class Candidate:
         port: Where it listens.
         headers: What a caller must send beside the body.
         wait_s: How long it may take to start.
+        env: What its environment has beside ours.
     """
 
     argv: list[str]
     port: int
     headers: dict[str, str]
     wait_s: float = 60.0
+    env: dict[str, str] = field(default_factory=dict)
 
 
 def candidates(
@@ -192,7 +210,9 @@ def candidates(
     def llmops() -> Candidate:
         port = free_port()
         (directory / "gateway.yaml").write_text(CONFIG.format(port=port, upstream=up))
-        return Candidate([sys.executable, "-m", "llmops", "gateway", "run", "-c", "gateway.yaml"], port, own)
+        return Candidate(
+            [sys.executable, "-m", "llmops", "gateway", "run", "-c", "gateway.yaml"], port, own, env=installed()
+        )
 
     def lite() -> Candidate:
         port = free_port()

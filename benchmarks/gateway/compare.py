@@ -77,7 +77,7 @@ def main() -> None:
             script = directory / f"{each}.lua"
             body = json.dumps({**json.loads(BODY), "stream": True}) if options.stream else BODY
             script.write_text(LUA.format(body=body, key=KEY) + headers_of(candidate.headers))
-            env = {"BENCH_KEY": KEY}
+            env = {"BENCH_KEY": KEY, **candidate.env}
             began = time.monotonic()
             pid, ready = stack.enter_context(
                 running(candidate.argv, candidate.port, 0, directory, env, wait_s=candidate.wait_s)

@@ -219,7 +219,9 @@ def main() -> None:
         ports, pids = {"direct": up}, {}
         for each in ("nginx", "llmops"):
             candidate = made[each]()
-            pid, ready = stack.enter_context(running(candidate.argv, candidate.port, 0, directory, {"BENCH_KEY": KEY}))
+            pid, ready = stack.enter_context(
+                running(candidate.argv, candidate.port, 0, directory, {"BENCH_KEY": KEY, **candidate.env})
+            )
             ports[each], pids[each] = candidate.port, pid
             print(f"{each}: ready after {ready:.2f} s, {rss_mib(pid):.0f} MiB", flush=True)
         if options.realtime:

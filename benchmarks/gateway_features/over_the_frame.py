@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "gateway"))
 
-from bench_parts import ANSWER, BODY, EVENTS, KEY, LUA, candidates, cpu_ns, events, free_port, nginx, running
+from bench_parts import ANSWER, BODY, EVENTS, KEY, LUA, candidates, cpu_ns, events, free_port, installed, nginx, running
 from compare import load, warm
 
 from llmops.gateway.access.callers import CallerDatabase, CallerLimits
@@ -87,7 +87,7 @@ def measure(options: argparse.Namespace, directory: Path, stack: contextlib.Exit
         port = free_port()
         (directory / f"{number}.yaml").write_text(text.format(port=port, up=up))
         argv = [sys.executable, "-m", "llmops", "gateway", "run", "-c", f"{number}.yaml"]
-        pid, _ = stack.enter_context(running(argv, port, 0, directory, {}))
+        pid, _ = stack.enter_context(running(argv, port, 0, directory, installed()))
         warm(port, script, time.monotonic())
         started[form] = (pid, port)
     scripts = dict.fromkeys(started, script)

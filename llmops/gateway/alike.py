@@ -10,7 +10,7 @@ from llmops.gateway import spending
 from llmops.gateway.cache.exact import Entry
 from llmops.gateway.cache_semantic import ask_of
 from llmops.gateway.cached import entry_of
-from llmops.gateway.money.rates import Bill
+from llmops.gateway.money.values import Bill
 from llmops.http1 import event_data
 
 if TYPE_CHECKING:

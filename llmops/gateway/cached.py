@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llmops.gateway import spending
 from llmops.gateway.cache.exact import Entry, key_of
-from llmops.gateway.money.rates import Bill
+from llmops.gateway.money.values import Bill
 
 if TYPE_CHECKING:
     from llmops.gateway.call import Call

@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 from llmops.gateway.dialects.wire import Ask
-from llmops.gateway.money.rates import Bill, dollars
+from llmops.gateway.money.rates import dollars
+from llmops.gateway.money.values import Bill
 from llmops.gateway.reply import Reply, Request
 from llmops.gateway.routing import Facts, Route
 from llmops.prices import Usage

@@ -17,6 +17,7 @@ from llmops.http1 import TransferError
 from llmops.prices import price_book
 from llmops.report.document import Document, Table, Text
 from llmops.report.told import told
+from llmops.units import counted
 
 if TYPE_CHECKING:
     from llmops.gateway.targets import Provider
@@ -42,11 +43,12 @@ class ProviderCheck:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """A checked config."""
+    """A checked config; ``hot_path`` says how this installation runs it: ``compiled`` or ``interpreted``."""
 
     file: str
     providers: tuple[ProviderCheck, ...]
     routes: int
+    hot_path: str
     findings: tuple[Finding, ...]
 
     @property
@@ -79,7 +81,13 @@ def check(path: Path, *, live: bool, progress: Progress) -> CheckReport:
         if row.state not in ("ok", "not asked"):
             message = f"provider {row.name!r} at {row.url}: {row.state}"
             findings.append(Finding("provider-fails", "error", message, "check base_url and key", str(path)))
-    return CheckReport(str(path), tuple(rows), len(config.routes), tuple(findings))
+    return CheckReport(str(path), tuple(rows), len(config.routes), _hot_path(), tuple(findings))
+
+
+def _hot_path() -> str:
+    from llmops.gateway import request
+
+    return "interpreted" if request.__file__.endswith(".py") else "compiled"
 
 
 def _prices(config: Gateway, path: Path) -> list[Finding]:
@@ -162,5 +170,6 @@ def view(report: CheckReport) -> Document:
     columns = ("Provider", "Dialect", "URL", *(("Region",) if regions else ()), "Key from", "State", "Took")
     blocks: list[Any] = [Table(columns, rows, frozenset({"Took"}))]
     blocks += told(report.findings)
-    verdict = Text(f"{report.file} is right: {report.routes} routes", "good") if report.ok else Text("not right", "bad")
+    said = f"{report.file} is right: {counted(report.routes, 'route')}; the hot path here is {report.hot_path}"
+    verdict = Text(said, "good") if report.ok else Text("not right", "bad")
     return Document("Gateway config", tuple(blocks), verdict)

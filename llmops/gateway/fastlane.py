@@ -138,10 +138,13 @@ def _unusual(status: int) -> bytes:
 class Lane(HttpToolsProtocol):
     """uvicorn's protocol with a short cut for hot requests."""
 
-    gateway: App
     marked: RawHeaders
     _hot: LaneReply | None = None
     idle_since = 0.0
+
+    def __init__(self, gateway: App, **given: Any) -> None:
+        super().__init__(**given)
+        self.gateway = gateway
 
     def on_message_begin(self) -> None:
         """The ASGI scope is made only for requests that need one."""

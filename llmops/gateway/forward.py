@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from llmops.gateway.cheapest import TOO_DEAR, cheapest
@@ -31,14 +32,14 @@ _NS: Final = 1_000_000_000
 _UNSAYABLE: Final = frozenset({"untranslatable", "no_embeddings"})
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Whole:
     """A whole answer, in the caller's dialect."""
 
     body: bytes
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Live:
     """A stream that has begun well: what to send first, and what will bring the rest."""
 
@@ -233,19 +234,18 @@ async def _stream(call: Call, target: Target, codec: Codec, deadline_ns: int) ->
 
 async def _whole(call: Call, target: Target, codec: Codec, deadline_ns: int) -> Whole | Live:
     """Ask for a whole answer, alone or together with others."""
-
-    async def ask_for(what: Ask) -> tuple[bytes, Usage | None]:
-        return await _ask(call, target, codec, what, deadline_ns)
-
     ask, batcher = call.ask, target.provider.batcher
-    body, call.usage = await (ask_for(ask) if batcher is None else batcher.run(ask, target.name, ask_for))
+    if batcher is None:
+        body, call.usage = await _ask(call, target, codec, deadline_ns, ask)
+    else:
+        body, call.usage = await batcher.run(ask, target.name, partial(_ask, call, target, codec, deadline_ns))
     if call.usage is None:
         out = 0 if ask.surface.name == "embeddings" else max(1, len(body) // 4)
         call.estimate = Usage(call.facts.input_tokens, out, estimated=True)
     return Whole(body)
 
 
-async def _ask(call: Call, target: Target, codec: Codec, ask: Ask, deadline_ns: int) -> tuple[bytes, Usage | None]:
+async def _ask(call: Call, target: Target, codec: Codec, deadline_ns: int, ask: Ask) -> tuple[bytes, Usage | None]:
     """Ask a target for a whole answer: it in the caller's dialect, and the provider's counts."""
     pool = target.provider.pool
     head, body = _prepare(call, target, codec, ask)

@@ -23,7 +23,7 @@ _log = logging.getLogger("llmops.gateway")
 _MAX_CALLERS = 10_000
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Caller:
     """Who asks, and what that one may."""
 

@@ -67,7 +67,7 @@ class Bucket:
         return max(0.0, (min(amount, self.capacity) - self.level(now)) * 60 / self.capacity)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Exceeded:
     """Which limit refuses, its size, and after how many seconds it would not."""
 

@@ -17,8 +17,25 @@ _WINDOW_S: Final = 300
 _SLOTS: Final = 30
 _SLOT_NS: Final = _WINDOW_S * 1_000_000_000 // _SLOTS
 
-_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-_OVERHEAD: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5)
+_SECONDS: Final[tuple[float, ...]] = (
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+)
+_OVERHEAD: Final[tuple[float, ...]] = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5)
 HISTOGRAMS: Final[dict[str, tuple[str, tuple[float, ...]]]] = {
     "llm_request_duration_seconds": ("From the whole request's arrival to the answer's last byte", _SECONDS),
     "llm_time_to_first_token_seconds": ("From the request's arrival to its first content, streams only", _SECONDS),

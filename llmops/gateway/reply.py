@@ -29,7 +29,7 @@ def marked_of(headers: RawHeaders) -> RawHeaders:
     return [row for row in headers if row[0] in MARKED]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Request:
     """A whole request as it came. Header names are in lower case; ``marked`` are those in ``MARKED`` once more."""
 

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, Literal
@@ -25,7 +24,6 @@ _COOLING: Final = frozenset({"connect", "timeout", "rate_limit", "server", "prot
 _ELSEWHERE_ONLY: Final = frozenset({"credentials"})
 
 
-@dataclass(slots=True, eq=False)
 class Failure(Exception):  # noqa: N818 - an ordinary outcome of an attempt, decided upon, rarely raised
     """One attempt that failed.
 
@@ -38,12 +36,22 @@ class Failure(Exception):  # noqa: N818 - an ordinary outcome of an attempt, dec
         param: The field it complained about.
     """
 
-    kind: FailureKind
-    status: int
-    message: str
-    retry_after_s: float | None = None
-    code: str | None = None
-    param: str | None = None
+    def __init__(  # noqa: PLR0917 - its fields in the order of their weight; most failures have the first three
+        self,
+        kind: FailureKind,
+        status: int,
+        message: str,
+        retry_after_s: float | None = None,
+        code: str | None = None,
+        param: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind: FailureKind = kind
+        self.status = status
+        self.message = message
+        self.retry_after_s = retry_after_s
+        self.code = code
+        self.param = param
 
     @property
     def retryable(self) -> bool:

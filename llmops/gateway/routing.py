@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _WILD: Final = frozenset("*?[")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Route:
     """What a name resolves to.
 
@@ -48,7 +48,7 @@ class Route:
         return any(target.blocked_s(now) == 0 for target in self.targets)
 
 
-@dataclass(slots=True)  # not frozen: one is made for every request, and freezing costs five times as much
+@dataclass  # not frozen: one is made for every request, and freezing costs five times as much
 class Facts:
     """What conditions and strategies look at."""
 
@@ -59,7 +59,7 @@ class Facts:
     prefix: bytes = b""
 
 
-@dataclass(slots=True)
+@dataclass
 class Table:
     """Routes by exact name or alias, then by pattern: the most specific (longest literal start) first."""
 

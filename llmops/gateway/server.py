@@ -11,8 +11,9 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import uvicorn
 import uvloop
@@ -228,7 +229,7 @@ async def _close_idle(server: uvicorn.Server) -> None:
 
 
 def _uvicorn_config(app: App) -> uvicorn.Config:
-    lane = type("BoundLane", (Lane,), {"gateway": app}) if fits() else "httptools"
+    lane = cast("type[asyncio.Protocol]", partial(Lane, app)) if fits() else "httptools"  # uvicorn calls it, no more
     return uvicorn.Config(
         app,
         http=lane,

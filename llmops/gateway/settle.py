@@ -11,7 +11,7 @@ from llmops.prices import Usage
 if TYPE_CHECKING:
     from llmops.gateway.call import Call
     from llmops.gateway.metrics import ModelStats
-    from llmops.gateway.money.rates import Bill
+    from llmops.gateway.money.values import Bill
 
 _NS = 1e9
 

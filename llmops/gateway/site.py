@@ -19,7 +19,8 @@ from llmops.gateway.keys import Keyring
 from llmops.gateway.limits import Limiter, LimiterMaker
 from llmops.gateway.metrics import Metrics
 from llmops.gateway.money import Account
-from llmops.gateway.money.rates import Bill, Rates, pico
+from llmops.gateway.money.rates import Rates, pico
+from llmops.gateway.money.values import Bill
 from llmops.gateway.resilience import RetryBudget
 from llmops.gateway.routing import Table, build
 from llmops.gateway.site_parts import (

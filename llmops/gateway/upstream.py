@@ -24,7 +24,7 @@ class PoolFullError(Exception):
     """Every connection is busy and the queue before them is full."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PoolOptions:
     """How a pool behaves. Seconds; ``max_age_s`` bounds how long a name lookup is trusted."""
 

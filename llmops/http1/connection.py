@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import httptools
 
@@ -20,8 +20,10 @@ _RACE_NS: Final = 1_000_000_000
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """A connection to one origin, carrying one exchange at a time (no pipelining).
+
+    It has the methods of ``asyncio.Protocol``, but is not derived from it: compiled, its fields are then a struct's.
 
     Attributes:
         origin: Where it goes.
@@ -47,7 +49,7 @@ class Connection(asyncio.Protocol):
         self.on_close: Callable[[Connection], None] | None = None
         limits = limits or Limits()
         self._most_head, self._most_body = limits.max_head_bytes, limits.max_body_bytes
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)  # let go of at the end
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
         self._fd = -1
@@ -164,6 +166,15 @@ class Connection(asyncio.Protocol):
         if self.on_close is not None:
             callback, self.on_close = self.on_close, None
             callback(self)
+
+    def eof_received(self) -> None:
+        """The transport closes, and says so in ``connection_lost``."""
+
+    def pause_writing(self) -> None:
+        """A request is one write; whoever streams one waits for nothing here."""
+
+    def resume_writing(self) -> None:
+        """See ``pause_writing``."""
 
     # httptools callbacks
 

@@ -45,7 +45,7 @@ async def connect(
     context = (ssl_context or ssl.create_default_context()) if origin.secure else None
     try:
         async with asyncio.timeout(timeout_s):
-            _, connection = await asyncio.get_running_loop().create_connection(
+            _, connection = await asyncio.get_running_loop().create_connection(  # type: ignore[type-var]  # see Connection
                 lambda: Connection(origin, limits),
                 origin.host,
                 origin.port,

@@ -199,7 +199,8 @@ def test_what_callers_send_cannot_write_lines_into_the_access_log(site):
     evil = 'x"}\n{"key": "admin", "status": 200'
     site.ask({**GOOD, "user-agent": "a\\nb", "x-request-id": "1\\r\\n2"}, user=evil, metadata={"k": evil})
     assert site.ask(GOOD, model="no such").status_code == 404
-    wait_until(lambda: "no such" in (directory / "access.jsonl").read_text(), what="the row")
+    log = directory / "access.jsonl"  # made with its first row
+    wait_until(lambda: log.exists() and "no such" in log.read_text(), what="the row")
     rows = [json.loads(line) for line in (directory / "access.jsonl").read_text().splitlines()]
     assert {row["key"] for row in rows} <= {None, "a", "b", "small", "jwt:u-1"}
 

@@ -50,7 +50,7 @@ def safe_text(text: str, limit: int = 200) -> str:
     return shown if len(shown) <= limit else shown[:limit] + "…"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CallerLimits:
     """Rate limits of one caller; None does not limit."""
 
@@ -59,7 +59,7 @@ class CallerLimits:
     concurrent: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scopes:
     """What a caller may do: words such as ``chat``, ``embeddings``, ``admin``, and ``models:PATTERN``.
 
@@ -92,7 +92,7 @@ class Scopes:
         return tuple(sorted({*self.words, *(_MODELS + pattern for pattern in self.patterns)}))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Identity:
     """A caller whose credential was checked.
 

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from llmops.gateway.dialects.native_stream import AnthropicLens, OpenAILens, ResponsesLens
-from llmops.gateway.dialects.usage import OpenAICounts, anthropic_usage, of_tier, openai_counts, openai_usage
+from llmops.gateway.dialects.shapes import Envelope, UsualAnswer
+from llmops.gateway.dialects.usage import anthropic_usage, of_tier, openai_counts, openai_usage
 from llmops.gateway.dialects.wire import UNREADABLE, Ask, Lens, encode, raw_error_in_200
 from llmops.gateway.resilience import Failure
 from llmops.gateway.surfaces import Surface
 from llmops.prices import Usage
 
-
-class _Envelope(msgspec.Struct):
-    usage: msgspec.Raw = msgspec.Raw(b"null")
-    error: msgspec.Raw = msgspec.Raw(b"null")
-    type: str | None = None
-    service_tier: str | None = None
-    input_tokens: int | None = None
-
-
-class _Usual(msgspec.Struct, gc=False):
-    """An answer as OpenAI's servers give it, its counts included: one look at it instead of two."""
-
-    usage: OpenAICounts | None = None
-    error: Any = None
-    type: str | None = None
-    service_tier: str | None = None
-
-
-_usual: Final = msgspec.json.Decoder(_Usual).decode
-_envelope: Final = msgspec.json.Decoder(_Envelope)
+_usual: Final = msgspec.json.Decoder(UsualAnswer).decode
+_envelope: Final = msgspec.json.Decoder(Envelope)
 _NULL: Final = b"null"
 _MAX_NAMES: Final = 512
 _WITH_USAGE: Final = msgspec.Raw(b'{"include_usage":true}')

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from llmops.gateway.dialects.shapes import AnthropicEvent, Chunk, Delta, ResponsesEvent
 from llmops.gateway.dialects.usage import anthropic_usage, of_tier, openai_usage
 from llmops.gateway.dialects.wire import UNREADABLE, raw_error_in_200
 from llmops.gateway.refusal import error_event
@@ -106,30 +107,7 @@ class _NativeLens(ABC):
         return error_event(self.dialect, 502, self.error.message, code="upstream_stream_broken")
 
 
-class _Delta(msgspec.Struct):
-    content: msgspec.Raw = msgspec.Raw(b"null")
-    tool_calls: msgspec.Raw = msgspec.Raw(b"null")
-    reasoning_content: msgspec.Raw = msgspec.Raw(b"null")
-    reasoning: msgspec.Raw = msgspec.Raw(b"null")
-    refusal: msgspec.Raw = msgspec.Raw(b"null")
-    function_call: msgspec.Raw = msgspec.Raw(b"null")
-    audio: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    service_tier: str | None = None
-    usage: msgspec.Raw = msgspec.Raw(b"null")
-    error: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_chunk: Final = msgspec.json.Decoder(_Chunk)
+_chunk: Final = msgspec.json.Decoder(Chunk)
 _EMPTY: Final = (b"null", b'""', b"[]")
 
 
@@ -191,22 +169,11 @@ class OpenAILens(_NativeLens):
         return super().close(why)
 
 
-def _says_something(delta: _Delta) -> bool:
-    return any(bytes(getattr(delta, name)) not in _EMPTY for name in _Delta.__struct_fields__)
+def _says_something(delta: Delta) -> bool:
+    return any(bytes(getattr(delta, name)) not in _EMPTY for name in Delta.__struct_fields__)
 
 
-class _Message(msgspec.Struct):
-    usage: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _AnthropicEvent(msgspec.Struct):
-    type: str = ""
-    message: _Message | None = None
-    usage: msgspec.Raw = msgspec.Raw(b"null")
-    error: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_anthropic_event: Final = msgspec.json.Decoder(_AnthropicEvent)
+_anthropic_event: Final = msgspec.json.Decoder(AnthropicEvent)
 
 
 class AnthropicLens(_NativeLens):
@@ -248,18 +215,7 @@ class AnthropicLens(_NativeLens):
         return anthropic_usage(*self._usages) if self._usages else None
 
 
-class _ResponseObject(msgspec.Struct):
-    service_tier: str | None = None
-    usage: msgspec.Raw = msgspec.Raw(b"null")
-    error: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _ResponsesEvent(msgspec.Struct):
-    type: str = ""
-    response: _ResponseObject | None = None
-
-
-_responses_event: Final = msgspec.json.Decoder(_ResponsesEvent)
+_responses_event: Final = msgspec.json.Decoder(ResponsesEvent)
 _LAST: Final = ("response.completed", "response.incomplete", "response.failed")
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from llmops.gateway.dialects.shapes import ErrorBody
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.resilience import Failure, kind_of_status
 from llmops.gateway.surfaces import Surface
@@ -20,7 +21,7 @@ encode: Final = msgspec.json.encode
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Ask:
     """A request's body, read one level deep: what is not needed stays as the caller wrote it, byte for byte.
 
@@ -142,20 +143,6 @@ class Codec(Protocol):
         """For a stream."""
 
 
-class _ErrorFields(msgspec.Struct):
-    message: Any = None
-    type: Any = None
-    code: Any = None
-    param: Any = None
-    status: Any = None
-
-
-class _ErrorBody(msgspec.Struct):
-    error: Any = None
-    message: Any = None
-    detail: Any = None
-
-
 def failure_of(status: int, body: bytes, retry_after_s: float | None, *, own_key: bool) -> Failure:
     """What an upstream's error answer means. The provider's own message is kept; it is masked when written out."""
     message, code, param = read_error(body)
@@ -173,7 +160,7 @@ def failure_of(status: int, body: bytes, retry_after_s: float | None, *, own_key
 def read_error(body: bytes) -> tuple[str, str | None, str | None]:
     """(message, code, param) from any dialect's error body; the start of the text where it is no JSON."""
     try:
-        read = msgspec.json.decode(body, type=_ErrorBody)
+        read = msgspec.json.decode(body, type=ErrorBody)
     except UNREADABLE:
         return body[:300].decode("utf-8", "replace").strip(), None, None
     error = read.error

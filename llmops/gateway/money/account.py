@@ -16,10 +16,10 @@ from llmops.gateway.money.config import MoneyConfig
 from llmops.gateway.money.counters import Claim, Counters
 from llmops.gateway.money.ledger import Ledger
 from llmops.gateway.money.opening import alerts_of, charge_lost, door, open_store, spent_since
-from llmops.gateway.money.rates import PICO_IN_NANO, Bill, Rates
+from llmops.gateway.money.rates import PICO_IN_NANO, Rates
 from llmops.gateway.money.rows import admission, row
 from llmops.gateway.money.store import Store
-from llmops.gateway.money.values import Outcome, Payer, Purchase, Reservation, Settled
+from llmops.gateway.money.values import Bill, Outcome, Payer, Purchase, Reservation, Settled
 from llmops.prices import PriceBook, Usage
 from llmops.prices.library import context_of
 from llmops.units import MIB

@@ -50,7 +50,7 @@ class Who(Protocol):
     def key(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Notice:
     """A mark that was reached, or a refusal: what a webhook is told."""
 
@@ -64,7 +64,7 @@ class Notice:
     refused: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BudgetState:
     """A counter as it stands, for the admin page and metrics."""
 

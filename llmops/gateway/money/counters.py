@@ -37,7 +37,7 @@ _LOCK_WAIT_S: Final = 2.0
 _EMPTY: Final = b"\0" * _KEY
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Claim:
     """A counter that a request is charged to.
 
@@ -66,7 +66,7 @@ class Claim:
         object.__setattr__(self, "held_at", (self.slot, self.period))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Counter:
     """The state of one counter."""
 

@@ -53,3 +53,14 @@ class LedgerEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 COLUMNS: Final = LedgerEntry.__struct_fields__
+
+
+class Admission(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A request that was admitted: its row as it would stand if nothing more were heard of it, and its reservation.
+
+    ``claims`` are (slot, period) of the counters that hold ``reserved_nano``.
+    """
+
+    entry: LedgerEntry
+    reserved_nano: int
+    claims: tuple[tuple[int, int], ...]

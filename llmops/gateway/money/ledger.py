@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 from llmops.errors import LlmopsError, MachineError
-from llmops.gateway.money.entry import LedgerEntry
+from llmops.gateway.money.entry import Admission, LedgerEntry
 from llmops.gateway.money.spool import HEADER, Segment, is_segment
 from llmops.gateway.money.store import Store
 from llmops.units import MIB
@@ -39,18 +39,7 @@ _SETTLED: Final = b"S"
 _log = logging.getLogger(__name__)
 
 
-class Admission(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A request that was admitted: its row as it would stand if nothing more were heard of it, and its reservation.
-
-    ``claims`` are (slot, period) of the counters that hold ``reserved_nano``.
-    """
-
-    entry: LedgerEntry
-    reserved_nano: int
-    claims: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Recovered:
     """What was found in the spool of a worker that is gone."""
 
@@ -58,7 +47,7 @@ class Recovered:
     in_flight: tuple[Admission, ...]
 
 
-@dataclass(slots=True)
+@dataclass
 class LedgerHealth:
     """For metrics: whether rows reach the database."""
 
@@ -125,7 +114,7 @@ class Ledger:
         self._open: dict[str, bytes] = {}
         self._held: list[LedgerEntry] = []
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._mover: threading.Thread | None = None
         self._flushing = threading.Lock()
         self._recovered_at = self._rolled_at = 0.0
 
@@ -188,8 +177,8 @@ class Ledger:
     def start(self, beside: Callable[[], None] = lambda: None) -> None:
         """Begin moving rows; ``beside`` is called in each round, several times a second."""
         self._beside = beside
-        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
-        self._thread.start()
+        self._mover = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._mover.start()
 
     def flush(self) -> None:
         """Move every row that was settled until now. Raises what the database raises."""
@@ -215,8 +204,8 @@ class Ledger:
     def close(self) -> None:
         """Move the rest and remove the spool; what is in flight now stays in it and is found at the next start."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        if self._mover is not None:
+            self._mover.join()
         with contextlib.suppress(Exception):
             self.flush()
         whole = not self._open and self._segment.flushed >= self._segment.end and not self._full

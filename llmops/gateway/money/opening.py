@@ -13,7 +13,7 @@ from llmops.gateway.money.alerts import Alerts
 from llmops.gateway.money.budgets import Budgets
 from llmops.gateway.money.config import MoneyConfig
 from llmops.gateway.money.counters import Claim
-from llmops.gateway.money.ledger import Admission
+from llmops.gateway.money.entry import Admission
 from llmops.gateway.money.store import SqliteStore, Store
 
 LEDGER_FILE: Final = "ledger.sqlite"

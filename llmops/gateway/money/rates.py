@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from typing import Final
 
-import msgspec
-
 from llmops.prices import PriceSheet, Rate, Usage
 
 PICO: Final = Decimal(10) ** 12
@@ -25,25 +23,13 @@ def usd(amount_pico: int) -> Decimal:
     return Decimal(amount_pico).scaleb(-12)
 
 
-class Bill(msgspec.Struct, frozen=True, gc=False):
-    """What a request costs, in picodollars; None where the price is unknown. ``source`` says where the price is from."""
-
-    pico: int | None
-    source: str = ""
-
-    @property
-    def amount_usd(self) -> Decimal | None:
-        """Dollars, exactly."""
-        return None if self.pico is None else usd(self.pico)
-
-
 def dollars(amount_pico: int) -> str:
     """Picodollars as a plain decimal number of dollars: ``0.00065``."""
     whole, rest = divmod(amount_pico, 1_000_000_000_000)
     return f"{whole}.{rest:012d}".rstrip("0").rstrip(".")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rates:
     """Integer rates of one sheet. ``exact`` says that they may stand for the sheet (no tiers, no fractions, no audio).
 

@@ -25,8 +25,7 @@ from typing import Final, Literal
 from llmops.gateway.money.account import Account
 from llmops.gateway.money.budgets import BudgetExceeded, Budgets
 from llmops.gateway.money.counters import Claim
-from llmops.gateway.money.rates import Bill
-from llmops.gateway.money.values import Outcome, Payer, Purchase, Reservation, Settled
+from llmops.gateway.money.values import Bill, Outcome, Payer, Purchase, Reservation, Settled
 from llmops.gateway.state.redis_link import link
 from llmops.masking import mask
 from llmops.prices import Usage

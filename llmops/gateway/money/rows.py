@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from llmops.gateway.money.entry import LedgerEntry
-from llmops.gateway.money.ledger import Admission
+from llmops.gateway.money.entry import Admission, LedgerEntry
 from llmops.gateway.money.rates import PICO_IN_NANO
 from llmops.gateway.money.values import Outcome, Reservation
 from llmops.prices import Usage

@@ -5,11 +5,13 @@ msgspec structs and not dataclasses: several are made for every request.
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import msgspec
 
 from llmops.gateway.money.budgets import Budgets
 from llmops.gateway.money.counters import Claim
-from llmops.gateway.money.rates import Rates
+from llmops.gateway.money.rates import Rates, usd
 
 
 class Payer(msgspec.Struct, frozen=True, gc=False):
@@ -67,3 +69,15 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
 
     amount_pico: int | None
     source: str
+
+
+class Bill(msgspec.Struct, frozen=True, gc=False):
+    """What a request costs, in picodollars; None where the price is unknown. ``source`` says where the price is from."""
+
+    pico: int | None
+    source: str = ""
+
+    @property
+    def amount_usd(self) -> Decimal | None:
+        """Dollars, exactly."""
+        return None if self.pico is None else usd(self.pico)
