@@ -9,13 +9,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from llmops.gateway.cache_semantic.ask import Ask
 from llmops.gateway.cache_semantic.config import SemanticCacheConfig
 from llmops.gateway.cache_semantic.embedder import Embedder
-from llmops.gateway.cache_semantic.lexical import Signature, agree, signature
+from llmops.gateway.cache_semantic.lexical import Signature, signature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _MAX_WAITING: Final = 64
 _SAME_ANSWER: Final = 0.9
+# Phrasings kept of one question; beyond that the oldest makes room.
+_MAX_PHRASINGS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,13 @@ class Hit:
 
 @dataclass(slots=True)
 class Stats:
-    """Counts since the start. ``false_hits`` of ``checked`` would have been wrong."""
+    """Counts since the start. ``false_hits`` of ``checked`` would have been wrong; ``without_candidate`` had other words
+    than every kept question of their context.
+    """
 
     lookups: int = 0
     hits: int = 0
-    refused_by_words: int = 0
+    without_candidate: int = 0
     checked: int = 0
     false_hits: int = 0
     dropped: int = 0
@@ -60,23 +64,26 @@ class Stats:
 @dataclass(slots=True)
 class _Entry:
     text: str
-    signature: Signature
     vector: npt.NDArray[np.float32]
     answer: bytes
     answer_text: str
     until: float
 
 
-@dataclass(slots=True)
-class _Partition:
-    """The entries of one context, their vectors side by side."""
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The entries of one context whose questions agree in words: phrasings of one question, their vectors side by side."""
 
-    entries: list[_Entry] = field(default_factory=list)
-    matrix: npt.NDArray[np.float32] | None = None
+    entries: tuple[_Entry, ...]
+    matrix: npt.NDArray[np.float32]
 
 
 class SemanticCache:
-    """Of one worker; bounded in entries. Embedding happens in one thread of its own."""
+    """Of one worker; bounded in entries. Embedding happens in one thread of its own.
+
+    Only what agrees in words may be served, so entries are found by their words, in one step, and only the few phrasings
+    of one question are compared as vectors: however many entries there are, there is nothing for an index of vectors to do.
+    """
 
     def __init__(
         self,
@@ -91,7 +98,7 @@ class SemanticCache:
         self._embedder = embedder
         self._clock = clock
         self._chance = chance
-        self._partitions: OrderedDict[bytes, _Partition] = OrderedDict()
+        self._groups: OrderedDict[tuple[bytes, Signature], _Group] = OrderedDict()
         self._size = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="semantic-cache")
         self._waiting: set[Future[None]] = set()
@@ -100,15 +107,13 @@ class SemanticCache:
         """The best kept answer that is near enough and agrees in words.
 
         Nothing is embedded unless some kept question of the context has the same words: most requests cost only a
-        look-up in a dictionary.
+        look-up in a dictionary, whatever is kept.
         """
         self.stats.lookups += 1
-        partition = self._partitions.get(ask.context)
-        if partition is None:
-            return None
+        group = self._groups.get((ask.context, ask.signature))
         now = self._clock()
-        if not any(entry.until > now and agree(entry.signature, ask.signature) for entry in partition.entries):
-            self.stats.refused_by_words += 1
+        if group is None or not any(entry.until > now for entry in group.entries):
+            self.stats.without_candidate += 1
             return None
         vector = await asyncio.get_running_loop().run_in_executor(self._thread, self._embedder.embed, ask.text)
         return self._search(ask, vector)
@@ -148,41 +153,39 @@ class SemanticCache:
     def _search(self, ask: Ask, vector: npt.NDArray[np.float32]) -> Hit | None:
         import numpy as np
 
-        partition = self._partitions.get(ask.context)
-        if partition is None or not partition.entries:
+        key = (ask.context, ask.signature)
+        group = self._groups.get(key)
+        if group is None:
             return None
         with contextlib.suppress(KeyError):  # the thread may have dropped it just now
-            self._partitions.move_to_end(ask.context)
-        entries = partition.entries
-        if partition.matrix is None or len(partition.matrix) != len(entries):
-            partition.matrix = np.stack([entry.vector for entry in entries])
-        scores = partition.matrix @ vector
+            self._groups.move_to_end(key)
+        scores = group.matrix @ vector
         now = self._clock()
-        for index in np.argsort(-scores)[:8]:
-            entry = entries[int(index)]
+        for index in np.argsort(-scores):
+            entry = group.entries[int(index)]
             if scores[index] < self.config.threshold:
                 break
-            if entry.until > now and agree(entry.signature, ask.signature):
+            if entry.until > now:
                 self.stats.hits += 1
                 return Hit(entry.answer, entry.answer_text, min(1.0, float(scores[index])))
         return None
 
     def _add(self, ask: Ask, answer: bytes, text: str) -> None:
-        vector = self._embedder.embed(ask.text)
-        entry = _Entry(ask.text, ask.signature, vector, answer, text, self._clock() + self.config.ttl_s)
-        partition = self._partitions.get(ask.context) or _Partition()
-        now = self._clock()
-        kept = [each for each in partition.entries if each.until > now and each.text != ask.text]
-        self._size += len(kept) + 1 - len(partition.entries)
-        # A new partition object in one step: a look-up on the event loop sees the old one or the new one, whole.
-        self._partitions[ask.context] = _Partition([*kept, entry])
-        while self._size > self.config.max_entries and len(self._partitions) > 1:
-            _, oldest = self._partitions.popitem(last=False)
+        import numpy as np
+
+        vector, now = self._embedder.embed(ask.text), self._clock()
+        key = (ask.context, ask.signature)
+        before = self._groups.get(key)
+        had = before.entries if before is not None else ()
+        kept = [each for each in had if each.until > now and each.text != ask.text]
+        entries = (*kept[-_MAX_PHRASINGS + 1 :], _Entry(ask.text, vector, answer, text, now + self.config.ttl_s))
+        self._size += len(entries) - len(had)
+        # A new group in one step: a look-up on the event loop sees the old one or the new one, whole.
+        self._groups[key] = _Group(entries, np.stack([each.vector for each in entries]))
+        self._groups.move_to_end(key)
+        while self._size > self.config.max_entries and len(self._groups) > 1:
+            _, oldest = self._groups.popitem(last=False)
             self._size -= len(oldest.entries)
-        if self._size > self.config.max_entries:
-            only = self._partitions[ask.context]
-            self._partitions[ask.context] = _Partition(only.entries[-self.config.max_entries :])
-            self._size = self.config.max_entries
 
 
 def same_answer(one: str, other: str) -> bool:

@@ -175,7 +175,10 @@ _CJK: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What must be equal: content words in order, numbers and ids among them; names in order; quotations; negations."""
+    """What must be equal for an answer to one question to serve the other.
+
+    Content words in order, numbers and ids among them; names in order; quotations; negations.
+    """
 
     words: tuple[str, ...]
     names: tuple[str, ...]
@@ -197,11 +200,6 @@ def signature(text: str) -> Signature:
     negations = sum(word in _NEGATIVE for word in tokens)
     words = tuple(_plain(word) for word in tokens if word not in _EMPTY and word != "-")
     return Signature(words, _names(text), quoted, negations)
-
-
-def agree(one: Signature, other: Signature) -> bool:
-    """Whether an answer to one may serve the other, as far as words tell."""
-    return one == other
 
 
 def _plain(word: str) -> str:
