@@ -45,6 +45,7 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]  # its config i
         self._work = tempfile.mkdtemp(prefix="llmops-compile-")
         why = compile_tree(Path(self.root), Path(self._work))
         if why:
+            shutil.rmtree(self._work, ignore_errors=True)
             if wish == "1":
                 raise RuntimeError(f"the gateway's hot path was not compiled: {why}")
             self.app.display_warning(f"the gateway's hot path stays interpreted, which is right but slower: {why}")
@@ -73,4 +74,4 @@ def compile_tree(root: Path, work: Path) -> str:
     if not done.returncode:
         return ""
     said = [line for line in (done.stderr + done.stdout).splitlines() if "error" in line.lower()]
-    return said[0].strip() if said else f"the compiler ended with {done.returncode}"
+    return said[0].strip()[:200] if said else f"the compiler ended with {done.returncode}"
