@@ -203,6 +203,15 @@ def test_phrasings_of_one_question_are_bounded_and_the_nearest_answers(make):
     assert look(cache, ask("Who wrote Hamlet?")).answer == b"36"  # the nearest of those that are left
 
 
+@pytest.mark.parametrize("most", [1, 3])
+def test_phrasings_count_as_entries(make, most):
+    cache = make(SemanticCacheConfig(mode="serve", max_entries=most))
+    for n in range(1, 8):
+        cache.store(ask("Who wrote Hamlet" + "?" * n), b"%d" % n, "S")
+        cache.settle()
+        assert cache._size == min(n, most)
+
+
 def test_large_answers_are_not_kept(make):
     cache = make(SemanticCacheConfig(mode="serve", max_answer_kib=1))
     cache.store(ask("Who?"), b"x" * 2000, "x")

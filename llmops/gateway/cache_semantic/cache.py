@@ -178,7 +178,8 @@ class SemanticCache:
         before = self._groups.get(key)
         had = before.entries if before is not None else ()
         kept = [each for each in had if each.until > now and each.text != ask.text]
-        entries = (*kept[-_MAX_PHRASINGS + 1 :], _Entry(ask.text, vector, answer, text, now + self.config.ttl_s))
+        room = min(_MAX_PHRASINGS, self.config.max_entries) - 1
+        entries = (*kept[max(0, len(kept) - room) :], _Entry(ask.text, vector, answer, text, now + self.config.ttl_s))
         self._size += len(entries) - len(had)
         # A new group in one step: a look-up on the event loop sees the old one or the new one, whole.
         self._groups[key] = _Group(entries, np.stack([each.vector for each in entries]))

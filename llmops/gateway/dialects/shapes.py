@@ -75,14 +75,6 @@ class ResponsesEvent(msgspec.Struct):
     response: ResponseObject | None = None
 
 
-class ErrorFields(msgspec.Struct):
-    message: Any = None
-    type: Any = None
-    code: Any = None
-    param: Any = None
-    status: Any = None
-
-
 class ErrorBody(msgspec.Struct):
     error: Any = None
     message: Any = None
