@@ -7,7 +7,9 @@
   both ends, and the time to the first event at about 100 streams a second, with its slowest.
 
 The candidate is pinned to one core, load and upstream to another. ``--realtime`` puts all three under SCHED_RR (needs root),
-so that other work on the machine hardly counts; at this pace they take a small part of their cores.
+so that other work on the machine hardly counts; at this pace they take a small part of their cores. ``--awake`` keeps both
+cores from halting between requests, with a loop that only runs when nothing else would (SCHED_IDLE): a virtual machine's
+core that halts comes back on whichever physical core is free, with nothing in its caches, and then the host is measured.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench_parts import ANSWER, BODY, KEY, candidates, cpu_ns, free_port, rss_mib, running
@@ -197,6 +200,18 @@ def middle(values: list[float], share: float = 0.5) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
+@contextlib.contextmanager
+def spinning(core: int) -> Iterator[None]:
+    """A loop on a core that gives way to everything else."""
+    argv = ["chrt", "--idle", "0", "taskset", "-c", str(core), sys.executable, "-c", "while True: pass"]
+    process = subprocess.Popen(argv)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
@@ -204,6 +219,7 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=4, help="ms between streams whose first event is timed")
     parser.add_argument("--streams", type=int, default=200, help="streams a round whose first event is timed")
     parser.add_argument("--realtime", action="store_true")
+    parser.add_argument("--awake", action="store_true")
     parser.add_argument("--upstream", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.upstream:
@@ -211,6 +227,8 @@ def main() -> None:
         return
     os.sched_setaffinity(0, {1})
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        for core in (0, 1) if options.awake else ():
+            stack.enter_context(spinning(core))
         directory = Path(name)
         up = free_port()
         argv = [sys.executable, str(Path(__file__).resolve()), "--upstream", str(up)]
