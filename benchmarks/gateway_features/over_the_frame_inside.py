@@ -56,7 +56,11 @@ async def burst(site: Site, headers: list[tuple[bytes, bytes]]) -> float:
     for _ in range(BURST):
         reply = Nowhere()
         await serve(
-            site, Request(CHAT, headers, marked_of(headers), BODY.encode(), "127.0.0.1", time.monotonic_ns()), reply
+            site,
+            Request(
+                CHAT, headers, marked_of(headers), BODY.encode(), client="127.0.0.1", started_ns=time.monotonic_ns()
+            ),
+            reply,
         )
     took = (time.thread_time_ns() - began) / 1000 / BURST
     assert reply.status == 200, reply.status

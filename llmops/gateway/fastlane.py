@@ -2,8 +2,8 @@
 
 A subclass of uvicorn's ``HttpToolsProtocol`` that keeps its connection handling, keep-alive and shutdown, and takes the
 hot paths of ``surfaces.HOT`` for itself; everything else goes the ordinary ASGI road. It leans on these attributes of
-uvicorn's class, which ``fits`` checks and a test pins: ``transport``, ``flow``, ``cycle``, ``pipeline``, ``tasks``,
-``on_response_complete``. Where they are missing the gateway runs on plain ASGI, slower but right.
+uvicorn's class, which ``fits`` checks and a test pins: ``parser``, ``transport``, ``flow``, ``cycle``, ``pipeline``,
+``tasks``, ``on_response_complete``. Where they are missing the gateway runs on plain ASGI, slower but right.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from llmops.gateway.refusal import Refusal
@@ -25,7 +26,15 @@ from llmops.gateway.surfaces import HOT, Surface
 if TYPE_CHECKING:
     from llmops.gateway.app import App
 
-_NEEDED: Final = ("on_headers_complete", "on_message_complete", "on_body", "on_response_complete", "shutdown")
+_NEEDED: Final = (
+    "on_headers_complete",
+    "on_message_complete",
+    "on_body",
+    "on_response_complete",
+    "shutdown",
+    "send_400_response",
+    "_unsupported_upgrade_warning",
+)
 # How long a connection without a request is kept open while the server ends.
 _LINGER_S: Final = 0.5
 _LOOK_AGAIN_S: Final = 0.02
@@ -146,6 +155,21 @@ class Lane(HttpToolsProtocol):
         super().__init__(**given)
         self.gateway = gateway
 
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's, which has a timer to cancel before each request."""
+        try:
+            self.parser.feed_data(data)
+        except HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+        except HttpParserUpgrade:
+            self._unsupported_upgrade_warning()
+
+    def on_url(self, url: bytes) -> None:
+        """As uvicorn's."""
+        known: bytes = self.url
+        self.url = known + url  # mypyc has no += for what another class declares
+
     def on_message_begin(self) -> None:
         """The ASGI scope is made only for requests that need one."""
         self.url = b""
@@ -222,9 +246,10 @@ class Lane(HttpToolsProtocol):
         chunks = hot.chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         client = self.client[0] if self.client else ""
-        request = Request(hot.surface, hot.headers, hot.marked, body, client, hot.started_ns)
+        request = Request(hot.surface, hot.headers, hot.marked, body, client=client, started_ns=hot.started_ns)
         # The task is not known inside itself before it runs, so the reply carries it.
-        hot.task = self.loop.create_task(serve(self.gateway.site, request, hot))
+        # Made here and with a name, since the loop makes up a new one each time, which costs as much as the task.
+        hot.task = asyncio.Task(serve(self.gateway.site, request, hot), loop=self.loop, name="request")
         self.tasks.add(hot.task)
 
     def on_response_complete(self) -> None:

@@ -32,11 +32,11 @@ _NS: Final = 1_000_000_000
 _UNSAYABLE: Final = frozenset({"untranslatable", "no_embeddings"})
 
 
-@dataclass(eq=False)
 class Whole:
     """A whole answer, in the caller's dialect."""
 
-    body: bytes
+    def __init__(self, body: bytes) -> None:
+        self.body = body
 
 
 @dataclass(eq=False)
@@ -183,7 +183,7 @@ async def _attempt(call: Call, target: Target, deadline_ns: int, *, first_choice
 def release(target: Target, call: Call) -> None:
     """A target is done with a request."""
     target.in_flight -= 1
-    _leave(call, target, call.usage.total_tokens if call.usage else None)
+    _leave(call, target, call.usage)
 
 
 async def _enter(call: Call, target: Target, now: float) -> bool:
@@ -200,9 +200,10 @@ async def _enter(call: Call, target: Target, now: float) -> bool:
     return True
 
 
-def _leave(call: Call, target: Target, used: int | None) -> None:
+def _leave(call: Call, target: Target, usage: Usage | None) -> None:
     limiter = target.limiter
     if limiter is not None:
+        used = usage.total_tokens if usage is not None else None
         limiter.leave(call.facts.input_tokens, used)
         if limiter.remote is not None:
             limiter.remote.leave(_ticket(call), call.facts.input_tokens, used)

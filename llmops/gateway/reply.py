@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from llmops.gateway.surfaces import Surface
@@ -29,16 +28,19 @@ def marked_of(headers: RawHeaders) -> RawHeaders:
     return [row for row in headers if row[0] in MARKED]
 
 
-@dataclass(eq=False)
 class Request:
     """A whole request as it came. Header names are in lower case; ``marked`` are those in ``MARKED`` once more."""
 
-    surface: Surface
-    headers: RawHeaders
-    marked: RawHeaders
-    body: bytes
-    client: str
-    started_ns: int
+    # Written out, here and in the other classes of which each request makes one: a dataclass's is not compiled.
+    def __init__(
+        self, surface: Surface, headers: RawHeaders, marked: RawHeaders, body: bytes, *, client: str, started_ns: int
+    ) -> None:
+        self.surface = surface
+        self.headers = headers
+        self.marked = marked
+        self.body = body
+        self.client = client
+        self.started_ns = started_ns
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of that name."""

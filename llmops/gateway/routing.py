@@ -48,15 +48,15 @@ class Route:
         return any(target.blocked_s(now) == 0 for target in self.targets)
 
 
-@dataclass  # not frozen: one is made for every request, and freezing costs five times as much
 class Facts:
     """What conditions and strategies look at."""
 
-    input_tokens: int
-    images: bool
-    tools: bool
-    stream: bool
-    prefix: bytes = b""
+    def __init__(self, input_tokens: int, images: bool, tools: bool, stream: bool, prefix: bytes = b"") -> None:
+        self.input_tokens = input_tokens
+        self.images = images
+        self.tools = tools
+        self.stream = stream
+        self.prefix = prefix
 
 
 @dataclass

@@ -15,9 +15,10 @@ from llmops.gateway.guard import Blocked, Guard, GuardConfig, SecretStream
 from llmops.gateway.guard.canonical import canonical, views
 from llmops.gateway.guard.injection import RULES as INJECTION_RULES
 from llmops.gateway.guard.injection import judge
+from llmops.gateway.guard.looks import may_have_untrusted
 from llmops.gateway.guard.quality import labelled, measure
 from llmops.gateway.guard.secret_rules import BY_PREFIX, PREFIXES, RULES, find, may_have, redact
-from llmops.gateway.guard.spans import may_have_untrusted, untrusted_spans
+from llmops.gateway.guard.spans import untrusted_spans
 
 RNG = random.Random(7)
 WORD = string.ascii_letters + string.digits
@@ -152,10 +153,29 @@ def test_the_quick_look_agrees_with_the_slow_one():
             assert PREFIXES.fullmatch(prefix)
 
 
+BITS = st.one_of(
+    st.sampled_from(sorted(BY_PREFIX)),
+    st.sampled_from([bytes((char,)) for char in b'zJA=._- sk"\\']),
+    st.binary(max_size=9),
+)
+
+
 @settings(deadline=None)
-@given(st.binary(max_size=300))
+@given(st.lists(BITS, max_size=12).map(b"".join))
 def test_the_quick_look_misses_no_prefix(text):
     assert PREFIXES.search(text) is None or may_have(text)
+
+
+@pytest.mark.parametrize("prefix", sorted(BY_PREFIX))
+def test_the_quick_look_finds_a_prefix_at_either_end_and_among_its_own_characters(prefix):
+    for before in (b"", b"_", b"a-b_c.d=eAzJ", prefix[:-1], b"-" * 9):
+        for after in (b"", b"_", b"-_.=zJA"):
+            assert may_have(before + prefix + after)
+
+
+@given(st.text("helo wrd,\n", max_size=200))
+def test_the_quick_look_is_not_held_up_by_plain_words(text):
+    assert not may_have(text.encode())
 
 
 REPEATS = {re._constants.MAX_REPEAT, re._constants.MIN_REPEAT, re._constants.POSSESSIVE_REPEAT}

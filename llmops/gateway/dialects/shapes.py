@@ -10,7 +10,49 @@ from typing import Any
 
 import msgspec
 
-from llmops.gateway.dialects.usage import OpenAICounts
+
+class InputDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+    audio_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class OutputDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class OpenAICounts(msgspec.Struct):
+    """A ``usage`` object of OpenAI's APIs."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: InputDetails | None = None
+    completion_tokens_details: OutputDetails | None = None
+    prompt_cache_hit_tokens: int | None = None
+    # the Responses API's names
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: InputDetails | None = None
+    output_tokens_details: OutputDetails | None = None
+
+
+class CacheCreation(msgspec.Struct):
+    ephemeral_1h_input_tokens: int | None = None
+
+
+class ServerTools(msgspec.Struct):
+    web_search_requests: int | None = None
+
+
+class AnthropicCounts(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation: CacheCreation | None = None
+    server_tool_use: ServerTools | None = None
+    service_tier: str | None = None
 
 
 class Envelope(msgspec.Struct):

@@ -6,57 +6,20 @@ from typing import Any
 
 import msgspec
 
+from llmops.gateway.dialects.shapes import (
+    AnthropicCounts,
+    CacheCreation,
+    InputDetails,
+    OpenAICounts,
+    OutputDetails,
+    ServerTools,
+)
 from llmops.prices import BILLED_TIERS, Usage
 
-
-class _InputDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-    audio_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-
-class _OutputDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-    audio_tokens: int | None = None
-
-
-class OpenAICounts(msgspec.Struct):
-    """A ``usage`` object of OpenAI's APIs."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _InputDetails | None = None
-    completion_tokens_details: _OutputDetails | None = None
-    prompt_cache_hit_tokens: int | None = None
-    # the Responses API's names
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    input_tokens_details: _InputDetails | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-
-class _CacheCreation(msgspec.Struct):
-    ephemeral_1h_input_tokens: int | None = None
-
-
-class _ServerTools(msgspec.Struct):
-    web_search_requests: int | None = None
-
-
-class _Anthropic(msgspec.Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation: _CacheCreation | None = None
-    server_tool_use: _ServerTools | None = None
-    service_tier: str | None = None
-
-
 _openai = msgspec.json.Decoder(OpenAICounts)
-_anthropic = msgspec.json.Decoder(_Anthropic)
-_NO_INPUT_DETAILS = _InputDetails()
-_NO_OUTPUT_DETAILS = _OutputDetails()
+_anthropic = msgspec.json.Decoder(AnthropicCounts)
+_NO_INPUT_DETAILS = InputDetails()
+_NO_OUTPUT_DETAILS = OutputDetails()
 
 
 def openai_usage(raw: bytes | msgspec.Raw) -> Usage | None:
@@ -106,8 +69,8 @@ def anthropic_usage(*raws: bytes | msgspec.Raw) -> Usage | None:
         return None
     written = merged.get("cache_creation_input_tokens", 0)
     read = merged.get("cache_read_input_tokens", 0)
-    creation: _CacheCreation | None = merged.get("cache_creation")
-    tools: _ServerTools | None = merged.get("server_tool_use")
+    creation: CacheCreation | None = merged.get("cache_creation")
+    tools: ServerTools | None = merged.get("server_tool_use")
     return Usage(
         input_tokens=merged.get("input_tokens", 0) + written + read,
         output_tokens=merged.get("output_tokens", 0),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -21,7 +20,6 @@ encode: Final = msgspec.json.encode
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-@dataclass(eq=False)
 class Ask:
     """A request's body, read one level deep: what is not needed stays as the caller wrote it, byte for byte.
 
@@ -32,13 +30,14 @@ class Ask:
         whole: The body as plain values, made on first use by ``deep``.
     """
 
-    surface: Surface
-    fields: Fields
-    model: str
-    stream: bool
-    size: int
-    whole: dict[str, Any] | None = None
-    notes: list[str] = field(default_factory=list)
+    def __init__(self, surface: Surface, fields: Fields, model: str, stream: bool, size: int) -> None:
+        self.surface = surface
+        self.fields = fields
+        self.model = model
+        self.stream = stream
+        self.size = size
+        self.whole: dict[str, Any] | None = None
+        self.notes: list[str] = []
 
     def deep(self) -> dict[str, Any]:
         """The whole body as plain values."""

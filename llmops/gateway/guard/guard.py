@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from llmops.gateway.guard.config import GuardConfig
 from llmops.gateway.guard.injection import NOTHING, Judgement, judge_all
-from llmops.gateway.guard.secret_rules import Hit, find, may_have, redact
+from llmops.gateway.guard.looks import UNTRUSTED, Words, may_be_marked, may_have_untrusted
+from llmops.gateway.guard.secret_rules import BY_PREFIX, Hit, find, may_have, redact
 from llmops.gateway.guard.secret_stream import SecretStream
-from llmops.gateway.guard.spans import may_have_untrusted, untrusted_spans
+from llmops.gateway.guard.spans import untrusted_spans
 from llmops.gateway.guard.stream_events import StreamEvents
 from llmops.units import MIB
 
@@ -36,7 +36,8 @@ class Blocked(Exception):  # noqa: N818 - the answer "no", not a failure of the 
         self.found = found
 
 
-class Verdict(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Verdict:
     """What a body looks like.
 
     Attributes:
@@ -61,6 +62,8 @@ class Guard:
         # What every request asks for, out of the pydantic model, whose attributes cost ten times as much.
         self._secrets_in, self._secrets_out = config.secrets_in != "off", config.secrets_out != "off"
         self._injection = config.injection != "off"
+        # One look for both.
+        self._words_in = Words((*(BY_PREFIX if self._secrets_in else ()), *(UNTRUSTED if self._injection else ())))
         self._max_messages = config.max_messages
         self._classifier: Classifier | None = None
         if config.classifier is not None:
@@ -82,7 +85,7 @@ class Guard:
         size, most = len(body), self._max_messages
         if size > self._max_bytes or (size > 8 * most and body.count(b'"role"') > most):
             return False
-        return not ((self._secrets_in and may_have(body)) or (self._injection and may_have_untrusted(body)))
+        return not (self._words_in.may_be_in(body) or (self._injection and may_be_marked(body)))
 
     def lets_out(self, body: bytes) -> bool:
         """A quick look at an answer: True means that ``response`` would find nothing."""

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from llmops.gateway.guard.looks import Words
+
 _BASE62: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _MIN_DISTINCT: Final = 8  # "ghp_xxxxxxxx…" and the like are placeholders
 _PLACEHOLDER: Final = re.compile(rb"(?i)example|x{6}|your[_-]|placeholder|redacted|0{12}|\*{4}|123456789012")
@@ -149,39 +151,7 @@ RULES: Final = (
 BY_PREFIX: Final = {prefix: rule for rule in reversed(RULES) for prefix in rule.prefixes}
 PREFIXES: Final = re.compile(b"|".join(re.escape(p) for p in sorted(BY_PREFIX, key=lambda p: (-len(p), p))))
 LONGEST_PREFIX: Final = max(map(len, BY_PREFIX))
-# Most texts have no prefix at all. This finds out by characters that are rare in prose (the end of a prefix, looking
-# back): a pattern that begins with one character is looked for several times faster than all beginnings at once.
-_RARE: Final = b"-_.=JA"
-
-
-def _quick_looks() -> tuple[tuple[int, Callable[[bytes], object]], ...]:
-    found: dict[int, set[bytes]] = {}
-    for prefix in BY_PREFIX:
-        at = max((prefix.find(char) for char in _RARE if char in prefix), default=-1)
-        if at >= 0:
-            around = b"(?<=" + re.escape(prefix[: at + 1]) + b")" + re.escape(prefix[at + 1 :])
-            found.setdefault(prefix[at], set()).add(around)
-    patterns = {
-        char: re.escape(bytes((char,))) + b"(?:" + b"|".join(sorted(each)) + b")" for char, each in found.items()
-    }
-    return tuple((char, re.compile(pattern).search) for char, pattern in patterns.items())
-
-
-_LOOKS: Final = _quick_looks()
-_WITHOUT: Final = tuple(each for each in BY_PREFIX if not set(each) & set(_RARE))
-
-
-def may_have(text: bytes) -> bool:
-    """A quick look: False means that no prefix is in the text."""
-    for char, search in _LOOKS:
-        if char in text and search(text) is not None:
-            return True
-    for prefix in _WITHOUT:  # noqa: SIM110 - ``any`` makes a generator for one prefix
-        if prefix in text:
-            return True
-    return False
-
-
+may_have: Final = Words(BY_PREFIX).may_be_in  # True where a prefix is
 _BEGINNINGS: Final = {prefix[:n] for prefix in BY_PREFIX for n in range(1, len(prefix))}
 # By their last byte, longest first: what a text that breaks off inside a prefix ends with.
 PARTIAL: Final = {

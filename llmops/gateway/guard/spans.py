@@ -8,13 +8,6 @@ from typing import Any, Final
 
 import msgspec
 
-# A request without any of these has no untrusted part; most requests stop here. Each begins with one character (some
-# writers of JSON escape "<"), which is looked for several times faster than several beginnings at once.
-_BLOCK: Final = re.compile(
-    rb'"(?:tool(?:_result)?"|function_call_output"|document"|search_result"|role"\s*:\s*"function")'
-)
-_TAG: Final = re.compile(rb"<(?i:document|untrusted|search_result|web_page)")
-_ESCAPED_TAG: Final = re.compile(rb"\\u003[cC](?i:document|untrusted|search_result|web_page)")
 _MARKED: Final = re.compile(
     r"<(document|untrusted|search_result|web_page)\b[^>]{0,200}>(.{0,100000}?)</\1>", re.DOTALL | re.IGNORECASE
 )
@@ -26,15 +19,6 @@ _UNTRUSTED_BLOCKS: Final = (
     "web_search_tool_result",
 )
 _decode: Final = msgspec.json.Decoder().decode
-
-
-def may_have_untrusted(body: bytes) -> bool:
-    """A quick look at the raw request: False means that there is nothing to judge."""
-    if _BLOCK.search(body):
-        return True
-    # Looking for one character or a constant is many times faster than any pattern.
-    tagged = b"<" in body and _TAG.search(body)
-    return bool(tagged or (b"\\u003" in body and _ESCAPED_TAG.search(body)))
 
 
 def untrusted_spans(body: bytes) -> list[str]:
