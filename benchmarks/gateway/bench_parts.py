@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 ANSWER = json.dumps(
@@ -59,14 +60,14 @@ http {{
 }}
 """
 CONFIG = """
-listen: {{port: {port}}}
+listen: {{port: {port}, busy_poll_ms: {busy}}}
 keys: [{{name: bench, env: BENCH_KEY, limits: {{requests_per_minute: 100000000, tokens_per_minute: 100000000000, concurrent: 100000}}}}]
 providers: {{up: {{base_url: "http://127.0.0.1:{upstream}/v1", prices_as: openai}}}}
 routes: [{{match: bench, targets: [{{provider: up, model: gpt-4o}}]}}]
 access_log: access.jsonl
 """
 
-
+BUSY_MS = 100
 EVENTS = 500
 
 
@@ -194,7 +195,7 @@ def candidates(
     """All that can stand before the upstream on port ``up``; each makes its own config in ``directory``.
 
     ``spend``: LiteLLM counts what each provider costs against a budget. That is its spend tracking that needs no
-    PostgreSQL, so it is less than it does with virtual keys.
+    PostgreSQL, so it is less than it does with virtual keys. ``busy`` is the gateway with ``busy_poll_ms``.
     """
     own = {"authorization": f"Bearer {KEY}"}
 
@@ -207,12 +208,11 @@ def candidates(
         port = free_port()
         return Candidate(nginx("proxy", port, directory, forward, keep), port, own)
 
-    def llmops() -> Candidate:
+    def llmops(busy: int = 0) -> Candidate:
         port = free_port()
-        (directory / "gateway.yaml").write_text(CONFIG.format(port=port, upstream=up))
-        return Candidate(
-            [sys.executable, "-m", "llmops", "gateway", "run", "-c", "gateway.yaml"], port, own, env=installed()
-        )
+        (directory / f"gateway-{port}.yaml").write_text(CONFIG.format(port=port, upstream=up, busy=busy))
+        argv = [sys.executable, "-m", "llmops", "gateway", "run", "-c", f"gateway-{port}.yaml"]
+        return Candidate(argv, port, own, env=installed())
 
     def lite() -> Candidate:
         port = free_port()
@@ -240,7 +240,7 @@ def candidates(
         headers = {"x-portkey-provider": "openai", "x-portkey-custom-host": f"http://127.0.0.1:{up}/v1"}
         return Candidate([*str(portkey).split(), f"--port={port}"], port, {**own, **headers})
 
-    made: dict[str, Callable[[], Candidate]] = {"nginx": proxy, "llmops": llmops}
+    made: dict[str, Callable[[], Candidate]] = {"nginx": proxy, "llmops": llmops, "busy": partial(llmops, BUSY_MS)}
     if litellm is not None:
         made["litellm"] = lite
     if portkey is not None:

@@ -6,6 +6,8 @@
 * Streams: 32 at a time, 50 events each, 20 ms apart: CPU of the candidate's process tree for each event, events counted at
   both ends, and the time to the first event at about 100 streams a second, with its slowest.
 
+``busy`` is the gateway with ``busy_poll_ms``: it stays awake between requests, so its CPU time is that of its core.
+
 The candidate is pinned to one core, load and upstream to another. ``--realtime`` puts all three under SCHED_RR (needs root),
 so that other work on the machine hardly counts; at this pace they take a small part of their cores. ``--awake`` keeps both
 cores from halting between requests, with a loop that only runs when nothing else would (SCHED_IDLE): a virtual machine's
@@ -235,7 +237,7 @@ def main() -> None:
         upstream, _ = stack.enter_context(running(argv, up, 1, directory, {}))
         made = candidates(up, directory)
         ports, pids = {"direct": up}, {}
-        for each in ("nginx", "llmops"):
+        for each in ("nginx", "llmops", "busy"):
             candidate = made[each]()
             pid, ready = stack.enter_context(
                 running(candidate.argv, candidate.port, 0, directory, {"BENCH_KEY": KEY, **candidate.env})

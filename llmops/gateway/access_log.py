@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from llmops.gateway.log_row import Row
 from llmops.gateway.money.rates import dollars
 
 if TYPE_CHECKING:
@@ -24,26 +25,6 @@ _FLUSH_S: Final = 1.0
 _BATCH: Final = 1000
 _MOST: Final = 20_000
 _encode_lines = msgspec.json.Encoder().encode_lines
-
-
-class Row(msgspec.Struct, gc=False):
-    """One line. Times in seconds since 1970 and in milliseconds, money in dollars."""
-
-    time: float
-    id: str
-    key: str | None
-    surface: str
-    model: str | None
-    target: str | None
-    status: int
-    attempts: int
-    cache: str
-    ms: float
-    ttft_ms: float | None
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_usd: str | None
-    client: str
 
 
 class AccessLog:

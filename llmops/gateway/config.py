@@ -45,7 +45,7 @@ class Limits(Form):
 
 
 class Listen(Form):
-    """Where the gateway is reached."""
+    """Where the gateway is reached; ``busy_poll_ms`` is for how long after traffic a worker stays awake for more."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
@@ -54,6 +54,7 @@ class Listen(Form):
     metrics_host: str = "127.0.0.1"
     max_body_mib: Positive = 64.0
     drain_s: Annotated[float, Field(ge=0)] = 30.0
+    busy_poll_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
 
 
 class Key(Form):

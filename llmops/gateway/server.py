@@ -21,6 +21,7 @@ import uvloop
 from llmops.errors import LlmopsError, MachineError
 from llmops.findings import Finding
 from llmops.gateway.app import App
+from llmops.gateway.awake import keep_awake
 from llmops.gateway.config import Gateway
 from llmops.gateway.fastlane import Lane, fits
 from llmops.gateway.scoreboard import Scoreboard
@@ -200,6 +201,8 @@ def _side_work(
 ) -> Iterator[Coroutine[Any, Any, None]]:
     """What runs beside the requests."""
     yield _close_idle(server)
+    if linger_ms := app.site.config.listen.busy_poll_ms:
+        yield keep_awake(lambda: (server.server_state.total_requests, app.site.metrics.in_flight), linger_ms / 1000)
     if app.metrics_port is not None:
         yield _serve_metrics(app, listen(app.site.config.listen.metrics_host, app.metrics_port))
     if app.scoreboard is not None:
