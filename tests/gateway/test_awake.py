@@ -42,7 +42,7 @@ def test_awake_is_never_longer_than_that_and_never_shorter(turns):
 
 
 def test_a_worker_stays_awake_after_traffic_and_then_sleeps(tmp_path):
-    with fake(openai_server) as up, gateway(tmp_path, CONFIG.format(ms=900, url=up.url)) as running:
+    with fake(openai_server) as up, gateway(tmp_path, CONFIG.format(ms=1000, url=up.url)) as running:
         process = psutil.Process(running.process.pid)
 
         def used() -> float:
@@ -52,7 +52,7 @@ def test_a_worker_stays_awake_after_traffic_and_then_sleeps(tmp_path):
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
         assert httpx.post(f"{running.url}/v1/chat/completions", json=body).status_code == 200
         before = used()
-        wait_until(lambda: used() > before + 0.2)  # without anybody asking for anything
+        wait_until(lambda: used() > before + 0.05)  # without anybody asking for anything
         with httpx.stream("POST", f"{running.url}/v1/chat/completions", json={**body, "stream": True}) as answer:
             assert "[DONE]" in answer.read().decode()
         seen = [-1.0] * 5
