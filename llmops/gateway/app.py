@@ -10,6 +10,7 @@ import msgspec
 
 from llmops.gateway import asgi
 from llmops.gateway.access import safe_text
+from llmops.gateway.access.keyform import Digester
 from llmops.gateway.keys import Caller
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.request import serve
@@ -157,7 +158,9 @@ def _caller(app: App, request: WebRequest) -> Caller:
     headers = request.headers
     authorization, api_key = headers.get("authorization"), headers.get("x-api-key")
     caller = app.site.keyring.identify(
-        authorization.encode("latin-1") if authorization else None, api_key.encode("latin-1") if api_key else None
+        authorization.encode("latin-1") if authorization else None,
+        api_key.encode("latin-1") if api_key else None,
+        Digester(),
     )
     if caller is None:  # a token whose issuer's keys are not here yet; a chat request fetches them
         raise Refusal(503, "tokens cannot be checked at this moment", code="identity_unavailable", retry_after_s=1)

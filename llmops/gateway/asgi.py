@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from llmops.gateway.access.keyform import Digester
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.reply import Request, marked_of
 
@@ -129,7 +130,9 @@ async def answer(
     body = b"".join(chunks) if model is None else _for_model(b"".join(chunks), model)
     named = list(scope["headers"])
     caller = client[0] if client else ""
-    request = Request(surface, named, marked_of(named), body, client=caller, started_ns=time.monotonic_ns())
+    request = Request(
+        surface, named, marked_of(named), body, digester=Digester(), client=caller, started_ns=time.monotonic_ns()
+    )
     watcher = asyncio.ensure_future(_watch(receive, reply))
     worker = reply.task = asyncio.get_running_loop().create_task(app.serve(request, reply))
     try:

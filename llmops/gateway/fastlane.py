@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from llmops.gateway.access.keyform import Digester
+from llmops.gateway.plain import PlainReader
 from llmops.gateway.refusal import Refusal
 from llmops.gateway.reply import MARKED, RawHeaders, Request
 from llmops.gateway.request import serve
 from llmops.gateway.sockets import has_unread
 from llmops.gateway.surfaces import HOT, Surface
+from llmops.http1.writing import plain_fd, write_now
 
 if TYPE_CHECKING:
     from llmops.gateway.app import App
@@ -59,6 +62,39 @@ class _Event:
 _EVENT: Final = _Event()
 
 
+class Line:
+    """What the requests of one connection need of it, in fields: uvicorn's protocol class has its own in a dictionary.
+
+    Attributes:
+        fd: See ``plain_fd``.
+        client: The caller's address.
+        idle_since: When its latest answer was over, or it was opened.
+    """
+
+    def __init__(self, lane: Lane, transport: asyncio.Transport) -> None:
+        self.gateway = lane.gateway
+        self.transport = transport
+        self.fd = plain_fd(transport)
+        self.client: str = lane.client[0] if lane.client else ""
+        self.loop = lane.loop
+        self.tasks: set[asyncio.Task[None]] = lane.tasks
+        self.flow = lane.flow
+        self.pipeline: Any = lane.pipeline
+        self.counts: Any = lane.server_state
+        self.digester = Digester()
+        self.reader = PlainReader()
+        self.idle_since = time.monotonic()
+
+    def over(self) -> None:
+        """An answer is whole."""
+        if self.pipeline or self.flow.read_paused or self.transport.is_closing():
+            lane: Any = self.transport.get_protocol()
+            lane.on_response_complete()
+        else:
+            self.counts.total_requests += 1
+            self.idle_since = time.monotonic()
+
+
 class LaneReply:
     """One request on the short cut: a ``Reply``, and in the place of uvicorn's request cycle."""
 
@@ -74,11 +110,11 @@ class LaneReply:
     on_resume: Callable[[], None] | None = None
     task: asyncio.Task[None] | None = None
 
-    def __init__(self, lane: Lane, surface: Surface, keep_alive: bool) -> None:
-        self._lane = lane
+    def __init__(self, line: Line, surface: Surface, headers: RawHeaders, marked: RawHeaders, keep_alive: bool) -> None:
+        self._line = line
         self.surface = surface
-        self.headers: RawHeaders = lane.headers
-        self.marked = lane.marked
+        self.headers = headers
+        self.marked = marked
         self.keep_alive = keep_alive
         self.chunks: list[bytes] = []
 
@@ -88,10 +124,15 @@ class LaneReply:
             return
         self.response_started = True
         close = b"" if self.keep_alive else b"connection: close\r\n"
-        self._lane.transport.write(
-            b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n%b\r\n%b"
-            % (_STATUS.get(status) or _unusual(status), headers, len(body), close, body)
+        line = self._line
+        raw = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n%b\r\n%b" % (
+            _STATUS.get(status) or _unusual(status),
+            headers,
+            len(body),
+            close,
+            body,
         )
+        write_now(line.transport, line.fd, raw)  # before anything else of this turn is done: somebody waits for it
         self._complete()
 
     def start(self, status: int, headers: bytes, first: bytes) -> None:
@@ -101,31 +142,35 @@ class LaneReply:
         self.response_started = True
         close = b"" if self.keep_alive else b"connection: close\r\n"
         chunk = b"%x\r\n%b\r\n" % (len(first), first) if first else b""
-        self._lane.transport.write(
-            b"HTTP/1.1 %b\r\n%btransfer-encoding: chunked\r\n%b\r\n%b"
-            % (_STATUS.get(status) or _unusual(status), headers, close, chunk)
+        line = self._line
+        raw = b"HTTP/1.1 %b\r\n%btransfer-encoding: chunked\r\n%b\r\n%b" % (
+            _STATUS.get(status) or _unusual(status),
+            headers,
+            close,
+            chunk,
         )
+        write_now(line.transport, line.fd, raw)
 
     def write(self, data: bytes) -> None:
         """See ``Reply``."""
         if not self.gone and data:
-            self._lane.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._line.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def end(self) -> None:
         """See ``Reply``."""
         if not self.gone:
-            self._lane.transport.write(b"0\r\n\r\n")
+            self._line.transport.write(b"0\r\n\r\n")
             self._complete()
 
     def settled(self) -> None:
         """See ``Reply``: the task is taken from uvicorn's set here, which costs less than a callback of the task."""
         if self.task is not None:
-            self._lane.tasks.discard(self.task)
+            self._line.tasks.discard(self.task)
 
     def cut(self) -> None:
         """See ``Reply``."""
         self.gone = True
-        self._lane.transport.abort()
+        self._line.transport.abort()
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -136,8 +181,8 @@ class LaneReply:
     def _complete(self) -> None:
         self.response_complete = True
         if not self.keep_alive:
-            self._lane.transport.close()
-        self._lane.on_response_complete()
+            self._line.transport.close()
+        self._line.over()
 
 
 def _unusual(status: int) -> bytes:
@@ -149,14 +194,23 @@ class Lane(HttpToolsProtocol):
 
     marked: RawHeaders
     _hot: LaneReply | None = None
-    idle_since = 0.0
+    # Whether the parser stands between two requests, so that the next may go round it.
+    _between = True
+    line: Line
 
     def __init__(self, gateway: App, **given: Any) -> None:
         super().__init__(**given)
         self.gateway = gateway
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's, which has a timer to cancel before each request."""
+        """A plain request is taken as it is; the rest as uvicorn does it, which has a timer to cancel before each."""
+        if self._between:
+            before: Any = self.cycle
+            line: Line = self.line
+            body = line.reader.body(data) if before is None or before.response_complete else None
+            if body is not None:
+                self._take(line, body)
+                return
         try:
             self.parser.feed_data(data)
         except HttpParserError:
@@ -165,6 +219,15 @@ class Lane(HttpToolsProtocol):
         except HttpParserUpgrade:
             self._unsupported_upgrade_warning()
 
+    def _take(self, line: Line, body: bytes) -> None:
+        head = line.reader.head
+        assert head is not None  # it had this body
+        hot = LaneReply(line, head.surface, head.headers, head.marked, not line.gateway.draining)
+        hot.started_ns = time.monotonic_ns()
+        hot.size = len(body)
+        hot.chunks.append(body)
+        self._begin(hot)
+
     def on_url(self, url: bytes) -> None:
         """As uvicorn's."""
         known: bytes = self.url
@@ -172,6 +235,7 @@ class Lane(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """The ASGI scope is made only for requests that need one."""
+        self._between = False
         self.url = b""
         self.headers = []
         self.marked = []
@@ -201,7 +265,7 @@ class Lane(HttpToolsProtocol):
         if self.expect_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         keep = self.parser.should_keep_alive() and not self.gateway.draining
-        self._hot = LaneReply(self, surface, keep)
+        self._hot = LaneReply(self.line, surface, self.headers, self.marked, keep)
         self.headers, self.marked = [], []  # a trailer, which comes after the body, says nothing about who asks
 
     def on_body(self, body: bytes) -> None:
@@ -217,6 +281,7 @@ class Lane(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A hot request is whole: begin, or queue it behind the one before (pipelining)."""
         hot = self._hot
+        self._between = self.parser.should_keep_alive()
         if hot is None:
             super().on_message_complete()
             return
@@ -238,19 +303,28 @@ class Lane(HttpToolsProtocol):
 
     def _begin(self, hot: LaneReply) -> None:
         self.cycle = hot  # type: ignore[assignment]  # it has the attributes of a cycle that uvicorn touches
-        if hot.size > self.gateway.max_body:
+        line: Line = self.line
+        gateway = line.gateway
+        if hot.size > gateway.max_body:
             hot.keep_alive = False
-            refusal = Refusal(413, f"the body is over {self.gateway.max_body} bytes", code="body_too_large")
+            refusal = Refusal(413, f"the body is over {gateway.max_body} bytes", code="body_too_large")
             hot.whole(413, b"content-type: application/json\r\n", refusal.body(hot.surface.dialect, ""))
             return
         chunks = hot.chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        client = self.client[0] if self.client else ""
-        request = Request(hot.surface, hot.headers, hot.marked, body, client=client, started_ns=hot.started_ns)
+        request = Request(
+            hot.surface,
+            hot.headers,
+            hot.marked,
+            body,
+            digester=line.digester,
+            client=line.client,
+            started_ns=hot.started_ns,
+        )
         # The task is not known inside itself before it runs, so the reply carries it.
         # Made here and with a name, since the loop makes up a new one each time, which costs as much as the task.
-        hot.task = asyncio.Task(serve(self.gateway.site, request, hot), loop=self.loop, name="request")
-        self.tasks.add(hot.task)
+        hot.task = asyncio.Task(serve(gateway.site, request, hot), loop=line.loop, name="request")
+        line.tasks.add(hot.task)
 
     def on_response_complete(self) -> None:
         """As uvicorn's, but without a timer for each answer: ``sweep`` closes what is idle for too long."""
@@ -263,7 +337,7 @@ class Lane(HttpToolsProtocol):
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
         else:
-            self.idle_since = time.monotonic()
+            self.line.idle_since = time.monotonic()
 
     def shutdown(self) -> None:
         """As uvicorn's; but a connection without an answer under way may still bring a request, which may be on its way."""
@@ -286,13 +360,13 @@ class Lane(HttpToolsProtocol):
     def close_if_idle(self, before: float) -> None:
         """Close a connection whose last answer was over before a time; one that never asked counts from its start."""
         cycle: Any = self.cycle
-        if (cycle is None or cycle.response_complete) and self._hot is None and self.idle_since < before:
+        if (cycle is None or cycle.response_complete) and self._hot is None and self.line.idle_since < before:
             self.transport.close()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Count idleness from here."""
-        self.idle_since = time.monotonic()
+        """As uvicorn's."""
         super().connection_made(transport)
+        self.line = Line(self, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request under way."""

@@ -152,6 +152,7 @@ async def _attempt(call: Call, target: Target, deadline_ns: int, *, first_choice
         raise
     call.attempts += 1
     call.target = target
+    call.early = b""
     metrics.count("llm_upstream_attempts_total", target.name)
     if call.attempts > 1:
         metrics.count("llm_retries_total", target.name)
@@ -252,6 +253,7 @@ async def _ask(call: Call, target: Target, codec: Codec, deadline_ns: int, ask: 
     head, body = _prepare(call, target, codec, ask)
     try:
         exchange = pool.send_now(head, body, deadline_ns) or await pool.send(head, body, deadline_ns)
+        call.early = call.lines()  # while the model thinks
         answer = await exchange.whole()
     except (TransferError, PoolFullError) as error:
         raise not_answered(target.provider.name, error) from None

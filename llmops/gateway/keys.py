@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llmops.errors import AccessError
 from llmops.gateway.access import ANONYMOUS, CallerLimits, Denied, Identity, Scopes, pick_credential
+from llmops.gateway.access.keyform import Digester
 from llmops.gateway.config import Gateway, Key, Limits
 from llmops.gateway.limits import Limiter, LimiterMaker
 from llmops.gateway.refusal import Refusal
@@ -58,8 +59,13 @@ class Keyring:
         self._by_digest = {digest: self._caller(identity) for digest, identity in static.items()}
         self._anyone = Caller(ANONYMOUS, None, admin=True)
 
-    def identify(self, authorization: bytes | None, api_key: bytes | None) -> Caller | None:
+    def identify(self, authorization: bytes | None, api_key: bytes | None, digester: Digester) -> Caller | None:
         """The caller of a request, by ``Authorization: Bearer`` or ``x-api-key``; None: ask ``identify_slowly``.
+
+        Args:
+            authorization: The header's value.
+            api_key: The header's value.
+            digester: The connection's.
 
         Raises:
             Refusal: 401, without saying what was wrong with the credential, nor repeating it.
@@ -70,11 +76,11 @@ class Keyring:
             secret = pick_credential(authorization, api_key)
             if secret is not None and self._by_digest:
                 # By digest: an attacker cannot steer a digest byte by byte, so the look-up's timing says nothing.
-                caller = self._by_digest.get(hashlib.sha256(secret).digest())
+                caller = self._by_digest.get(digester.digest(secret))
                 if caller is not None:
                     return caller
             if self.access is not None:
-                identity = self.access.check(secret)
+                identity = self.access.check(secret, digester)
                 return None if identity is None else self._caller(identity)
         except Denied as denied:
             raise refused(denied) from None

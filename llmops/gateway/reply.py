@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from llmops.gateway.access.keyform import Digester
 from llmops.gateway.surfaces import Surface
 
 RawHeaders = list[tuple[bytes, bytes]]
@@ -29,16 +30,28 @@ def marked_of(headers: RawHeaders) -> RawHeaders:
 
 
 class Request:
-    """A whole request as it came. Header names are in lower case; ``marked`` are those in ``MARKED`` once more."""
+    """A whole request as it came. Header names are in lower case; ``marked`` are those in ``MARKED`` once more.
+
+    ``digester`` makes the digest of the credential, and belongs to the caller's connection.
+    """
 
     # Written out, here and in the other classes of which each request makes one: a dataclass's is not compiled.
     def __init__(
-        self, surface: Surface, headers: RawHeaders, marked: RawHeaders, body: bytes, *, client: str, started_ns: int
+        self,
+        surface: Surface,
+        headers: RawHeaders,
+        marked: RawHeaders,
+        body: bytes,
+        *,
+        digester: Digester,
+        client: str,
+        started_ns: int,
     ) -> None:
         self.surface = surface
         self.headers = headers
         self.marked = marked
         self.body = body
+        self.digester = digester
         self.client = client
         self.started_ns = started_ns
 

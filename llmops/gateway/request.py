@@ -71,7 +71,8 @@ async def serve(site: Site, request: Request, reply: Reply) -> None:
 
 def authenticate(call: Call) -> bool:
     """Who asks; 401 where nobody known does. False where that cannot be said without asking a token's issuer."""
-    caller = call.site.keyring.identify(*_credentials(call))
+    authorization, api_key = _credentials(call)
+    caller = call.site.keyring.identify(authorization, api_key, call.request.digester)
     if caller is None:
         return False
     _let_in(call, caller)
@@ -198,6 +199,7 @@ def _guard_answer(call: Call, watch: Guard, answer: Whole) -> None:
         call.site.metrics.count("llm_guard_findings_total", rule)
     answer.body = verdict.body
     call.guarded = "; ".join(filter(None, (call.guarded, verdict.header)))
+    call.early = b""
 
 
 def refuse(call: Call, refusal: Refusal) -> None:

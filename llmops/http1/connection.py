@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -13,6 +12,7 @@ import httptools
 from llmops.http1.errors import TransferError
 from llmops.http1.receiver import Headers, Limits, Receiver
 from llmops.http1.request import Origin
+from llmops.http1.writing import plain_fd, write_now
 
 # A server that lets a kept connection go does so before it has seen the request, so its end comes within a round trip.
 # One that closes later had the request, and may have worked on it.
@@ -85,7 +85,7 @@ class Connection:
         self._receiver = receiver
         self._head_only = head_only
         self.sent_ns = self.last_ns = time.monotonic_ns()
-        self._write(transport, request)
+        write_now(transport, self._fd, request)
 
     def pause(self) -> None:
         """Stop reading, so that the server's window fills: for a receiver whose own reader is slow."""
@@ -125,9 +125,7 @@ class Connection:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream transport, by create_connection's contract
-        plain = transport.get_extra_info("ssl_object") is None and transport.get_extra_info("sslcontext") is None
-        raw = transport.get_extra_info("socket") if plain else None
-        self._fd = raw.fileno() if raw is not None else -1
+        self._fd = plain_fd(transport)
 
     def data_received(self, data: bytes) -> None:
         self.last_ns = time.monotonic_ns()
@@ -238,20 +236,6 @@ class Connection:
             self._keep = self._parser.should_keep_alive()  # the parser forgets it right after this callback
 
     # The rest
-
-    def _write(self, transport: asyncio.Transport, request: bytes) -> None:
-        """Write at once. A transport of uvloop would queue the bytes until every other callback of the turn has run,
-        which under load is milliseconds after ``sent_ns``.
-        """
-        if self._fd >= 0 and not transport.get_write_buffer_size():
-            try:
-                written = os.write(self._fd, request)
-            except OSError:  # a full buffer, or a lost connection, of which the transport tells in its own way
-                written = 0
-            if written == len(request):
-                return
-            request = request[written:]
-        transport.write(request)
 
     def _reset(self) -> None:
         self._headers = []

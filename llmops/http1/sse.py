@@ -83,7 +83,7 @@ class EventSplitter:
 
 def event_data(block: bytes) -> bytes | None:
     """The event's data: its ``data`` lines joined by line feeds; None when it has none (a comment, a bare ``event:``)."""
-    if block.startswith(b"data: ") and b"\n" not in block and b"\r" not in block:
+    if block.startswith(b"data: ") and block.find(b"\n") < 0 and block.find(b"\r") < 0:
         return block[6:]
     lines = [
         _value(line) for line in _LINE_END.split(block) if line.startswith((b"data:", b"data\x00")) or line == b"data"

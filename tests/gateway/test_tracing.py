@@ -100,8 +100,8 @@ def test_a_caller_who_decided_against_is_obeyed_and_nonsense_is_not_a_trace(site
 
 def test_the_documents_are_otlps(site):
     """Google's own reader of the protocol's JSON form takes them, every field known."""
-    trace = pytest.importorskip("opentelemetry.proto.trace.v1.trace_pb2", reason="pip install opentelemetry-proto")
     from google.protobuf import json_format
+    from opentelemetry.proto.trace.v1 import trace_pb2 as trace
 
     running, _, sink = site
     ask(running)

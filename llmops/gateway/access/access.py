@@ -11,7 +11,7 @@ from llmops.gateway.access.claims import identity_maker
 from llmops.gateway.access.config import AccessConfig, JwtConfig
 from llmops.gateway.access.identity import Denied, Identity
 from llmops.gateway.access.jwks import Jwks, http_fetch
-from llmops.gateway.access.keyform import PREFIX, digest, name_of, well_formed
+from llmops.gateway.access.keyform import PREFIX, Digester, name_of, well_formed
 from llmops.gateway.access.service_tokens import ISSUER, ServiceKeys
 from llmops.gateway.access.service_tokens import rules as service_rules
 from llmops.gateway.access.tokens import TokenRules, TokenVerifier, looks_signed, unverified_issuer
@@ -65,22 +65,27 @@ class Access:
             if keys.due:
                 await keys.refresh()
 
-    def check(self, credential: bytes | None) -> Identity | None:
+    def check(self, credential: bytes | None, digester: Digester | None = None) -> Identity | None:
         """The caller, from memory alone; None when an issuer's keys must be fetched first (``check_slowly``).
+
+        Args:
+            credential: From ``pick_credential``.
+            digester: The connection's, where it has one.
 
         Raises:
             Denied: 401 or 403.
         """
         if credential is None:
             raise Denied(401, "missing_credential", "no API key or token was sent", "no credential")
+        digest = (digester or Digester()).digest(credential)
         if self._static:
-            found = self._static.get(digest(credential))
+            found = self._static.get(digest)
             if found is not None:
                 return found
         if credential.startswith(_PREFIX):
-            return self._by_key(credential)
+            return self._by_key(credential, digest)
         if looks_signed(credential):
-            return self._by_token(credential)
+            return self._by_token(credential, digest)
         raise Denied(401, "invalid_api_key", "the API key is not valid here", "unknown key")
 
     async def check_slowly(self, credential: bytes) -> Identity:
@@ -105,11 +110,11 @@ class Access:
             )
         raise Denied(401, "invalid_token", "the token is not valid here", "unknown key id")
 
-    def _by_key(self, credential: bytes) -> Identity:
+    def _by_key(self, credential: bytes, digest: bytes) -> Identity:
         found = self._state.secrets.get(name_of(credential))
         # An unknown name is compared too, so that both ways take the same time.
         expected = found.digest if found is not None else b"\0" * 32
-        if not compare_digest(digest(credential), expected) or found is None:
+        if not compare_digest(digest, expected) or found is None:
             typed = not well_formed(credential.decode("latin-1"))
             detail = "mistyped key" if typed else "unknown key"
             raise Denied(401, "invalid_api_key", "the API key is not valid here", detail)
@@ -120,13 +125,13 @@ class Access:
             raise Denied(401, "expired_api_key", "the API key has expired", f"{found.identity.key}: expired key")
         return found.identity
 
-    def _by_token(self, credential: bytes) -> Identity | None:
+    def _by_token(self, credential: bytes, digest: bytes) -> Identity | None:
         # The cache of each verifier first: reading the issuer costs more than a look-up.
         for verifier, _ in self._issuers.values():
-            known = verifier.remembered(credential)
+            known = verifier.remembered(digest)
             if known is not None:
                 return known
-        known = self._services.remembered(credential)
+        known = self._services.remembered(digest)
         if known is None and unverified_issuer(credential) == ISSUER:
             known = self._services.verify(credential)
             if known is None:

@@ -50,3 +50,21 @@ def name_of(key: bytes) -> bytes:
 def digest(key: bytes) -> bytes:
     """What is stored instead of the key. A plain hash suffices: the key has 202 random bits, no dictionary holds it."""
     return sha256(key).digest()
+
+
+class Digester:
+    """Makes the digests of one connection's credentials, which are nearly always the same one again.
+
+    What is remembered is this connection's own, and only as long as it is open.
+    """
+
+    def __init__(self) -> None:
+        self._key = b""
+        self._digest = b""
+
+    def digest(self, key: bytes) -> bytes:
+        """As ``digest``."""
+        if key != self._key or not key:
+            self._digest = sha256(key).digest()
+            self._key = key
+        return self._digest

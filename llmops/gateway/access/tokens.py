@@ -66,9 +66,8 @@ class TokenVerifier:
         self._registry = _Registry(strict_check_header=False)
         self._valid: dict[bytes, tuple[Identity, float]] = {}
 
-    def remembered(self, token: bytes) -> Identity | None:
-        """The caller of a token that was valid a moment ago and still is."""
-        digest = sha256(token).digest()
+    def remembered(self, digest: bytes) -> Identity | None:
+        """The caller of a token, by its SHA-256, that was valid a moment ago and still is."""
         found = self._valid.get(digest)
         if found is None:
             return None
@@ -83,7 +82,8 @@ class TokenVerifier:
         Raises:
             Denied: 401, and 403 where the claims give no tenant; 503 while no key is usable.
         """
-        known = self.remembered(token)
+        digest = sha256(token).digest()
+        known = self.remembered(digest)
         if known is not None:
             return known
         header = read_header(token)
@@ -98,7 +98,7 @@ class TokenVerifier:
             raise _invalid(f"key {safe_text(str(kid), 60)!r} is not for {algorithm}")
         claims = self._claims(token, key, algorithm)
         identity = self.rules.identify(claims)
-        self._remember(token, identity, float(claims["exp"]))
+        self._remember(digest, identity, float(claims["exp"]))
         return identity
 
     def forget(self) -> None:
@@ -116,13 +116,13 @@ class TokenVerifier:
         check_claims(claims, self.rules, self._now())
         return claims
 
-    def _remember(self, token: bytes, identity: Identity, expires: float) -> None:
+    def _remember(self, digest: bytes, identity: Identity, expires: float) -> None:
         until = min(expires, self._now() + self.rules.cache_s)
         if until <= self._now():
             return
         if len(self._valid) >= _MAX_CACHED:
             del self._valid[next(iter(self._valid))]
-        self._valid[sha256(token).digest()] = (identity, until)
+        self._valid[digest] = (identity, until)
 
 
 def looks_signed(credential: bytes) -> bool:
