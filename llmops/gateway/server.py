@@ -201,8 +201,8 @@ def _side_work(
 ) -> Iterator[Coroutine[Any, Any, None]]:
     """What runs beside the requests."""
     yield _close_idle(server)
-    if linger_ms := app.site.config.listen.busy_poll_ms:
-        yield keep_awake(lambda: (server.server_state.total_requests, app.site.metrics.in_flight), linger_ms / 1000)
+    if most_ms := app.site.config.listen.busy_poll_ms:
+        yield keep_awake(lambda: server.server_state.total_requests + app.site.metrics.in_flight, most_ms / 1000)
     if app.metrics_port is not None:
         yield _serve_metrics(app, listen(app.site.config.listen.metrics_host, app.metrics_port))
     if app.scoreboard is not None:

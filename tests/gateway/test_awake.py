@@ -21,24 +21,50 @@ routes: [{{match: m, targets: [{{provider: up}}]}}]
 """
 
 
-def test_awake_for_so_long_after_each_change():
-    vigil = Vigil(0.5, (0, 0))
-    assert not vigil.stays((0, 0), 10.0)
-    assert vigil.stays((0, 1), 10.0)  # a request came
-    assert vigil.stays((0, 1), 10.4)
-    assert not vigil.stays((0, 1), 10.6)  # a long generation is no reason to stay awake
-    assert vigil.stays((1, 0), 11.0)  # it was answered
-    assert not vigil.stays((1, 0), 11.5)
+def test_awake_for_the_longest_time_after_a_request_that_came_out_of_the_blue():
+    vigil = Vigil(0.5)
+    assert not vigil.stays(0, 10.0)
+    assert vigil.stays(1, 10.0)
+    assert vigil.stays(1, 10.4)
+    assert not vigil.stays(1, 10.6)  # a long generation is no reason to stay awake
+    assert not vigil.stays(0, 10.7)  # nor is a caller who gives up
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 2))))
-def test_awake_is_never_longer_than_that_and_never_shorter(turns):
-    vigil, now, changed, before = Vigil(1.0, (0,)), 0.0, None, 0
-    for traffic, passed in turns:
+def test_awake_from_one_request_to_the_next_where_they_come_often():
+    vigil = Vigil(0.1)
+    for number in range(1, 100):
+        now = number * 0.05
+        assert vigil.stays(number, now)
+        assert vigil.stays(number, now + 0.049)
+
+
+def test_a_burst_is_waited_for_no_longer_than_a_burst_takes():
+    vigil = Vigil(0.1)
+    for number in range(1, 33):
+        vigil.stays(number, number * 0.001)
+    assert vigil.stays(32, 0.034)
+    assert not vigil.stays(32, 0.04)
+
+
+@given(st.lists(st.tuples(st.integers(-2, 40), st.floats(0, 2))))
+def test_awake_is_never_longer_than_the_most_and_never_without_requests(turns):
+    vigil, now, came_at, begun = Vigil(1.0), 0.0, None, 0
+    for came, passed in turns:
         now += passed
-        if traffic != before:
-            before, changed = traffic, now
-        assert vigil.stays((traffic,), now) == (changed is not None and now < changed + 1.0)
+        begun += came
+        if came > 0:
+            came_at = now
+        if vigil.stays(begun, now):
+            assert came_at is not None
+            assert now < came_at + 1.0
+
+
+@given(st.floats(0.001, 0.2), st.integers(2, 60))
+def test_awake_all_the_time_where_requests_come_evenly(gap, count):
+    vigil, steps = Vigil(1.0), 20
+    for number in range(count):
+        for step in range(steps):
+            assert vigil.stays(number + 1, (number + step / steps) * gap)
 
 
 def test_a_worker_stays_awake_after_traffic_and_then_sleeps(tmp_path):
