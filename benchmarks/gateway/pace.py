@@ -3,10 +3,13 @@
     python benchmarks/gateway/pace.py [--rounds 5] [--realtime] [--pause 45 --streams 60]
 
 * Requests at 200 a second, open loop: the clock of each starts when it should have been sent.
-* Streams: 32 at a time, 50 events each, 20 ms apart: CPU of the candidate's process tree for each event, events counted at
-  both ends, and the time to the first event at about 100 streams a second, with its slowest.
+* Streams: 32 at a time, 50 events each, 20 ms apart, each with a phase of its own: CPU of the candidate's process tree for
+  each event, events counted at both ends.
+* The time to the first event: one stream after the other with a pause between them, and the same at about 20 a second while
+  32 others flow.
 
-``busy`` is the gateway with ``busy_poll_ms``: it stays awake between requests, so its CPU time is that of its core.
+Load and upstream are a small C program (``paced.c``, built here with gcc), so that what is timed is not their own work.
+``busy`` is the gateway with ``busy_poll_ms``: it stays awake between requests that come often.
 
 The candidate is pinned to one core, load and upstream to another. ``--realtime`` puts all three under SCHED_RR (needs root),
 so that other work on the machine hardly counts; at this pace they take a small part of their cores. ``--awake`` keeps both
@@ -17,7 +20,6 @@ core that halts comes back on whichever physical core is free, with nothing in i
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
@@ -31,9 +33,10 @@ from pathlib import Path
 
 from bench_parts import ANSWER, BODY, KEY, candidates, cpu_ns, free_port, rss_mib, running
 
-GAP_S = 0.02
 EVENTS = 50
 STREAMS = 32
+# What must be measured within the second that the other streams take.
+AMONG = 12
 WHOLE = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ANSWER)
 ) + ANSWER.encode()
@@ -43,11 +46,6 @@ STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encodi
 def chunk(value: object) -> bytes:
     data = b"data: " + (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n\n"
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def token(number: int) -> bytes:
-    choice = {"index": 0, "delta": {"content": f"word{number} "}, "finish_reason": None}
-    return chunk({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "bench", "choices": [choice]})
 
 
 END = (
@@ -60,81 +58,6 @@ END = (
 )
 
 
-class Upstream(asyncio.Protocol):
-    """Answers at once; streams at a model's pace, or, where the prompt says so, one event and the end."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        self.buffer = b""
-
-    def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        head, mark, rest = self.buffer.partition(b"\r\n\r\n")
-        if not mark:
-            return
-        lengths = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
-        if len(rest) < int(lengths[0].partition(b":")[2]):
-            return
-        self.buffer = b""
-        if b'"stream": true' not in rest and b'"stream":true' not in rest:
-            self.transport.write(WHOLE)
-        elif b"just one" in rest:
-            self.transport.write(STREAM + token(0))
-            asyncio.get_running_loop().call_later(0.005, self.transport.write, END)
-        else:
-            self.transport.write(STREAM + token(0))
-            asyncio.get_running_loop().call_later(GAP_S, self.more, 1)
-
-    def more(self, number: int) -> None:
-        if self.transport.is_closing():
-            return
-        if number == EVENTS:
-            self.transport.write(END)
-            return
-        self.transport.write(token(number))
-        asyncio.get_running_loop().call_later(GAP_S, self.more, number + 1)
-
-
-class Client(asyncio.Protocol):
-    """One connection to what is measured."""
-
-    def __init__(self) -> None:
-        self.waiting: asyncio.Future[None] | None = None
-        self.first_at = 0.0
-        self.tokens = 0
-        self.buffer = b""
-        self.size = -1
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def ask(self, request: bytes) -> asyncio.Future[None]:
-        self.waiting = asyncio.get_running_loop().create_future()
-        self.first_at, self.tokens, self.buffer, self.size = 0.0, 0, b"", -1
-        self.transport.write(request)
-        return self.waiting
-
-    def data_received(self, data: bytes) -> None:
-        now = time.perf_counter()
-        self.tokens += data.count(b'"content": "word') + data.count(b'"content":"word')
-        if not self.first_at and self.tokens:
-            self.first_at = now
-        self.buffer = (self.buffer + data)[-65536:]
-        if self.buffer.endswith(b"0\r\n\r\n") or self.whole():
-            if not self.buffer.startswith(b"HTTP/1.1 200") and self.size >= 0:
-                raise SystemExit(self.buffer[:500])
-            if self.waiting is not None and not self.waiting.done():
-                self.waiting.set_result(None)
-
-    def whole(self) -> bool:
-        head, mark, rest = self.buffer.partition(b"\r\n\r\n")
-        if self.size < 0 and mark:
-            for line in head.split(b"\r\n"):
-                if line.lower().startswith(b"content-length:"):
-                    self.size = int(line.partition(b":")[2])
-        return self.size >= 0 and len(rest) >= self.size
-
-
 def request(port: int, *, stream: bool, prompt: str = "hello") -> bytes:
     body = json.dumps(
         {**json.loads(BODY), "stream": stream, "messages": [{"role": "user", "content": prompt}]}
@@ -143,55 +66,49 @@ def request(port: int, *, stream: bool, prompt: str = "hello") -> bytes:
     return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def connections(port: int, count: int) -> list[Client]:
-    loop = asyncio.get_running_loop()
-    return [(await loop.create_connection(Client, "127.0.0.1", port))[1] for _ in range(count)]
+class Load:
+    """The C program against one candidate."""
 
+    def __init__(self, program: Path, directory: Path, name: str, port: int, prefix: list[str]) -> None:
+        self._program, self._prefix, self._port = program, prefix, port
+        self._files = {}
+        for kind, data in (
+            ("whole", request(port, stream=False)),
+            ("stream", request(port, stream=True)),
+            ("single", request(port, stream=True, prompt="just one")),
+        ):
+            self._files[kind] = directory / f"{name}.{kind}"
+            self._files[kind].write_bytes(data)
 
-async def latencies(port: int, rate: float, seconds: float) -> list[float]:
-    """Milliseconds from when a request should have been sent to its answer, at a fixed rate."""
-    idle = await connections(port, 16)
-    data, out, tasks = request(port, stream=False), [], []
-    start = time.perf_counter() + 0.1
+    def _argv(self, what: str, kind: str, *words: object) -> list[str]:
+        given = [self._program, what, self._port, self._files[kind], *words]
+        return [*self._prefix, *map(str, given)]
 
-    async def one(client: Client, due: float) -> None:
-        await client.ask(data)
-        out.append((time.perf_counter() - due) * 1000)
-        idle.append(client)
+    def _run(self, what: str, kind: str, *words: object) -> list[float]:
+        done = subprocess.run(self._argv(what, kind, *words), check=True, stdout=subprocess.PIPE, text=True)
+        return [float(line) for line in done.stdout.split()]
 
-    for number in range(int(rate * seconds)):
-        due = start + number / rate
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        client = idle.pop() if idle else (await connections(port, 1))[0]
-        tasks.append(asyncio.create_task(one(client, due)))
-    await asyncio.gather(*tasks)
-    for client in idle:
-        client.transport.close()
-    return out[len(out) // 10 :]
+    def latencies(self, rate: float, seconds: float) -> list[float]:
+        """Microseconds from when a request should have been sent to its answer; the first tenth warms up."""
+        seen = self._run("load", "whole", rate, int(rate * seconds))
+        return seen[len(seen) // 10 :]
 
+    def first_events(self, count: int, pause_ms: float) -> list[float]:
+        """Microseconds to the first event, one stream after the other; after a longer pause the caches are colder."""
+        return self._run("first", "single", count, pause_ms)[count // 10 :]
 
-async def first_events(port: int, count: int, pause_s: float) -> list[float]:
-    """Milliseconds to the first event, one stream after the other; after a longer pause the caches are cold."""
-    (client,) = await connections(port, 1)
-    data, out = request(port, stream=True, prompt="just one"), []
-    for _ in range(count):
-        began = time.perf_counter()
-        await client.ask(data)
-        out.append((client.first_at - began) * 1000)
-        await asyncio.sleep(pause_s)
-    client.transport.close()
-    return out[count // 10 :]
+    def streams(self) -> int:
+        """32 streams at a model's pace; returns the events that arrived."""
+        return int(self._run("streams", "stream", STREAMS)[0])
 
-
-async def streams(port: int) -> int:
-    """32 streams at a model's pace; returns the events that arrived."""
-    clients = await connections(port, STREAMS)
-    data = request(port, stream=True)
-    done = [client.ask(data) for client in clients]
-    await asyncio.gather(*done)
-    for client in clients:
-        client.transport.close()
-    return sum(client.tokens for client in clients)
+    def first_events_among_streams(self) -> list[float]:
+        """As ``first_events``, while others flow."""
+        with subprocess.Popen(self._argv("streams", "stream", STREAMS), stdout=subprocess.DEVNULL) as others:
+            time.sleep(0.2)
+            seen = self._run("first", "single", AMONG, 45)
+            if others.poll() is not None:
+                raise SystemExit("the other streams were over too soon")
+        return seen
 
 
 def realtime(pid: int) -> None:
@@ -214,6 +131,14 @@ def spinning(core: int) -> Iterator[None]:
         process.wait()
 
 
+def build(directory: Path) -> Path:
+    """The C program."""
+    program = directory / "paced"
+    source = Path(__file__).with_name("paced.c")
+    subprocess.run(["gcc", "-O2", "-o", str(program), str(source)], check=True)
+    return program
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
@@ -222,19 +147,19 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=200, help="streams a round whose first event is timed")
     parser.add_argument("--realtime", action="store_true")
     parser.add_argument("--awake", action="store_true")
-    parser.add_argument("--upstream", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.upstream:
-        asyncio.run(serve(options.upstream))
-        return
     os.sched_setaffinity(0, {1})
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         for core in (0, 1) if options.awake else ():
             stack.enter_context(spinning(core))
         directory = Path(name)
-        up = free_port()
-        argv = [sys.executable, str(Path(__file__).resolve()), "--upstream", str(up)]
-        upstream, _ = stack.enter_context(running(argv, up, 1, directory, {}))
+        program, up = build(directory), free_port()
+        files = [directory / each for each in ("head-and-body", "head", "end")]
+        for path, data in zip(files, (WHOLE, STREAM, END), strict=True):
+            path.write_bytes(data)
+        upstream, _ = stack.enter_context(
+            running([str(program), "upstream", str(up), *map(str, files)], up, 1, directory, {})
+        )
         made = candidates(up, directory)
         ports, pids = {"direct": up}, {}
         for each in ("nginx", "llmops", "busy"):
@@ -245,47 +170,43 @@ def main() -> None:
             ports[each], pids[each] = candidate.port, pid
             print(f"{each}: ready after {ready:.2f} s, {rss_mib(pid):.0f} MiB", flush=True)
         if options.realtime:
-            for pid in (os.getpid(), upstream, *pids.values()):
+            for pid in (upstream, *pids.values()):
                 realtime(pid)
-        measure(ports, pids, options)
+        prefix = [*(("chrt", "-r", "1") if options.realtime else ()), "taskset", "-c", "1"]
+        measure({each: Load(program, directory, each, port, prefix) for each, port in ports.items()}, pids, options)
 
 
-def measure(ports: dict[str, int], pids: dict[str, int], options: argparse.Namespace) -> None:
+def measure(loads: dict[str, Load], pids: dict[str, int], options: argparse.Namespace) -> None:
     """Every figure of every candidate in turn, ``rounds`` times."""
-    rounds, rate = options.rounds, options.rate
-    late: dict[str, list[float]] = {each: [] for each in ports}
-    late99: dict[str, list[float]] = {each: [] for each in ports}
-    first: dict[str, list[float]] = {each: [] for each in ports}
+    late: dict[str, list[float]] = {each: [] for each in loads}
+    late99: dict[str, list[float]] = {each: [] for each in loads}
+    first: dict[str, list[float]] = {each: [] for each in loads}
+    among: dict[str, list[float]] = {each: [] for each in loads}
     cpu: dict[str, list[float]] = {each: [] for each in pids}
-    for port in ports.values():
-        asyncio.run(latencies(port, rate, 1))
-        asyncio.run(streams(port))
-    for _ in range(rounds):
-        for each, port in ports.items():
-            seen = asyncio.run(latencies(port, rate, 4))
+    for load in loads.values():
+        load.latencies(options.rate, 1)
+        load.streams()
+    for _ in range(options.rounds):
+        for each, load in loads.items():
+            seen = load.latencies(options.rate, 4)
             late[each].append(middle(seen))
             late99[each].append(middle(seen, 0.99))
-            first[each] += asyncio.run(first_events(port, options.streams, options.pause / 1000))
+            first[each] += load.first_events(options.streams, options.pause)
             before = cpu_ns(pids[each]) if each in pids else 0
-            arrived = asyncio.run(streams(port))
+            arrived = load.streams()
             if arrived != STREAMS * EVENTS:
                 raise SystemExit(f"{each}: {arrived} events arrived of {STREAMS * EVENTS}")
             if each in pids:
                 cpu[each].append((cpu_ns(pids[each]) - before) / 1000 / arrived)
+            among[each] += load.first_events_among_streams()
     base = statistics.median(late["nginx"])
-    print(f"requests at {rate:g} a second, ms (median of {rounds} rounds)")
+    print(f"requests at {options.rate:g} a second, us (median of {options.rounds} rounds)")
     for each, values in late.items():
         p50 = statistics.median(values)
-        print(
-            f"  {each:8} p50 {p50:6.3f}  p99 {statistics.median(late99[each]):7.3f}  nginx {1000 * (p50 - base):+7.0f} us"
-        )
-    print("time to the first event, ms")
-    for each, values in first.items():
-        added = middle(values) - middle(first["direct"])
-        print(
-            f"  {each:8} p50 {middle(values):6.3f}  p99 {middle(values, 0.99):7.3f}  max {max(values):7.3f}  direct {added:+6.3f}"
-        )
-    print(f"CPU us an event, {STREAMS} streams, {1 / GAP_S:.0f} events a second each")
+        print(f"  {each:8} p50 {p50:6.0f}  p99 {statistics.median(late99[each]):6.0f}  nginx {p50 - base:+6.0f}")
+    first_event("one stream after the other", first)
+    first_event(f"while {STREAMS} streams flow", among)
+    print(f"CPU us an event, {STREAMS} streams, 50 events a second each")
     for each, values in cpu.items():
         ratio = statistics.median(values) / statistics.median(cpu["nginx"])
         print(
@@ -293,11 +214,14 @@ def measure(ports: dict[str, int], pids: dict[str, int], options: argparse.Names
         )
 
 
-async def serve(port: int) -> None:
-    """The upstream's process."""
-    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port, backlog=512)
-    async with server:
-        await server.serve_forever()
+def first_event(how: str, times: dict[str, list[float]]) -> None:
+    """A table of the times to the first event."""
+    print(f"time to the first event, {how}, us")
+    for each, values in times.items():
+        added = middle(values) - middle(times["direct"])
+        print(
+            f"  {each:8} p50 {middle(values):6.0f}  p99 {middle(values, 0.99):6.0f}  max {max(values):6.0f}  direct {added:+6.0f}"
+        )
 
 
 if __name__ == "__main__":
