@@ -150,3 +150,16 @@ def test_the_published_comparison_runs():
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False, env=env)
     assert done.returncode == 0, done.stderr
     assert re.search(r"llmops .* x nginx", done.stdout), done.stdout
+
+
+def test_the_published_latencies_are_measured():
+    tool("gcc")
+    tool("nginx")
+    argv = [sys.executable, BENCHMARKS / "pace.py", "--rounds", "1", "--seconds", "1", "--streams", "10"]
+    env = {**os.environ, "LLMOPS_INTERPRETED": "1"}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False, env=env)
+    assert done.returncode == 0, done.stderr
+    table = {name: [float(row.split()[2]) for row in re.findall(rf"  {name} .*", done.stdout) if "p50" in row]
+             for name in ("direct", "nginx", "llmops", "busy")}  # fmt: skip
+    assert {len(values) for values in table.values()} == {3}, done.stdout
+    assert all(value > 0 for values in table.values() for value in values), done.stdout
