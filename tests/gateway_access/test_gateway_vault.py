@@ -62,6 +62,50 @@ def test_a_changed_byte_is_noticed(path):
     assert [entry.name for entry in Vault(path, OLD).state().unreadable] == ["openai"]
 
 
+@pytest.mark.parametrize("text", ["not base64", "", "AAAA", "\u30ad\u30fc"])
+@pytest.mark.parametrize("field", ["value", "wrap"])
+def test_a_damaged_entry_is_said_to_be_damaged(path, field, text):
+    data = json.loads(path.read_text())
+    row = data["entries"]["openai"][0]
+    if field == "value":
+        row["value"] = text
+    else:
+        row["wraps"] = {OLD.id: text}
+    path.write_text(json.dumps(data))
+    with pytest.raises(AccessError, match=r"'openai' cannot be decrypted: it has been changed in .*json") as refused:
+        Vault(path, OLD).reveal("openai")
+    assert "llmops keys set openai" in (refused.value.hint or "")
+    assert Vault(path, OLD).reveal("google") == VALUES["google"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.pop("rotation"),
+        lambda data: data.update(entries=[]),
+        lambda data: data["entries"].update(openai={}),
+        lambda data: data["entries"]["openai"][0].pop("value"),
+        lambda data: data["entries"]["openai"][0].update(wraps=None),
+        lambda data: data["entries"]["openai"][0].update(value=7),
+        lambda data: data.update(format=2),
+    ],
+)
+def test_a_file_of_another_form_is_refused_and_kept(path, change):
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    before = path.read_bytes()
+    for use in (
+        lambda v: v.reveal("openai"),
+        lambda v: v.state(),
+        lambda v: v.names(),
+        lambda v: v.put("openai", "new"),
+    ):
+        with pytest.raises(AccessError, match="no vault of this version"):
+            use(Vault(path, OLD))
+    assert path.read_bytes() == before
+
+
 def test_versions(path):
     vault = Vault(path, OLD)
     for n in range(4):

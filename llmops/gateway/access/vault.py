@@ -8,31 +8,27 @@ then either master key opens everything.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
 import os
 import re
-import secrets
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from llmops.errors import AccessError, UsageError, did_you_mean
+from llmops.gateway.access import envelope
 from llmops.gateway.access.master import MasterKey
 
-FORMAT: Final = 1
 KEPT_VERSIONS: Final = 3
 MAX_VALUE_BYTES: Final = 16_384
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _INTERNAL_NAME: Final = re.compile(r"_[a-z0-9._-]{1,63}")
-_NONCE_BYTES: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +87,7 @@ class Vault:
             master = self._fitting_master(data)
             versions = data["entries"].setdefault(name, [])
             number = versions[-1]["version"] + 1 if versions else 1
-            versions.append(_seal(name, number, value.encode(), master))
+            versions.append(envelope.seal(name, number, value.encode(), master))
             del versions[:-KEPT_VERSIONS]
         return number
 
@@ -111,13 +107,16 @@ class Vault:
         if self._master is None:
             raise AccessError("the vault needs its master key", "--master env:NAME, file:PATH or command:…")
         try:
-            return _open(name, versions[-1], self._master).decode()
-        except (InvalidTag, KeyError) as error:
-            by = ", ".join(versions[-1]["wraps"])
-            raise AccessError(
-                f"the key {name!r} cannot be decrypted: it is wrapped by master key {by}, given was {self._master.id}",
-                "llmops keys status shows every entry",
-            ) from error
+            return envelope.open_value(name, versions[-1], self._master).decode()
+        except (InvalidTag, KeyError, ValueError) as error:
+            wraps = versions[-1]["wraps"]
+            if self._master.id in wraps:
+                why = f"it has been changed in {self.path}"
+                hint = f"restore that file from a backup, or store the key again: llmops keys set {name}"
+            else:
+                why = f"it is wrapped by master key {', '.join(wraps)}, given was {self._master.id}"
+                hint = "llmops keys status shows every entry"
+            raise AccessError(f"the key {name!r} cannot be decrypted: {why}", hint) from error
 
     def names(self) -> tuple[str, ...]:
         """The names of provider keys, sorted."""
@@ -146,7 +145,7 @@ class Vault:
                 version is versions[-1],
                 version["created"],
                 tuple(sorted(version["wraps"])),
-                None if self._master is None else _opens(name, version, self._master),
+                None if self._master is None else envelope.opens(name, version, self._master),
             )
             for name, versions in sorted(data["entries"].items())
             for version in versions
@@ -189,7 +188,7 @@ class Vault:
                 )
             for name, versions in data["entries"].items():
                 for version in versions:
-                    if not (_opens(name, version, old) or _opens(name, version, new)):
+                    if not (envelope.opens(name, version, old) or envelope.opens(name, version, new)):
                         raise AccessError(
                             f"{name!r} version {version['version']} opens with neither master key",
                             f"llmops keys status; llmops keys remove {name} if it is lost",
@@ -201,9 +200,9 @@ class Vault:
         with self._changing("wrap") as data:
             for name, versions in data["entries"].items():
                 for version in versions:
-                    if not _opens(name, version, new):
-                        key = _unwrap(name, version, old)
-                        version["wraps"][new.id] = _wrap(name, version["version"], key, new)
+                    if not envelope.opens(name, version, new):
+                        key = envelope.unwrap(name, version, old)
+                        version["wraps"][new.id] = envelope.wrap(name, version["version"], key, new)
                         return True
             return False
 
@@ -211,7 +210,7 @@ class Vault:
         with self._changing("finish") as data:
             for name, versions in data["entries"].items():
                 for version in versions:
-                    if not _opens(name, version, new):  # written by a gateway of the old key a moment ago
+                    if not envelope.opens(name, version, new):  # written by a gateway of the old key a moment ago
                         raise AccessError(
                             f"{name!r} is not wrapped by the new master key yet", "run the rotation again"
                         )
@@ -224,11 +223,11 @@ class Vault:
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            return {"format": FORMAT, "rotation": None, "entries": {}}
+            return {"format": envelope.FORMAT, "rotation": None, "entries": {}}
         try:
             data = json.loads(text)
-            sound = data["format"] == FORMAT and isinstance(data["entries"], dict)
-        except (ValueError, KeyError, TypeError):
+            sound = msgspec.convert(data, envelope.File).format == envelope.FORMAT
+        except (ValueError, msgspec.ValidationError):
             sound = False
         if not sound:
             raise AccessError(
@@ -281,7 +280,7 @@ class Vault:
         if self._master is None:
             raise AccessError("the vault needs its master key", "--master env:NAME, file:PATH or command:…")
         versions = [(name, versions[-1]) for name, versions in data["entries"].items()]
-        if versions and not any(_opens(name, version, self._master) for name, version in versions):
+        if versions and not any(envelope.opens(name, version, self._master) for name, version in versions):
             raise AccessError(
                 f"the master key given ({self._master.id}) opens nothing in {self.path}",
                 "give the one it was made with; llmops keys status shows its id",
@@ -297,53 +296,3 @@ def check_name(name: str, *, internal: bool = False) -> None:
     """
     if (_INTERNAL_NAME if internal else _NAME).fullmatch(name) is None:
         raise UsageError(f"{name!r} is no name for a key", "small letters, digits, . _ - (at most 64), as in openai")
-
-
-# ---- envelope ----
-
-
-def _seal(name: str, number: int, value: bytes, master: MasterKey) -> dict[str, Any]:
-    key = secrets.token_bytes(32)
-    nonce = secrets.token_bytes(_NONCE_BYTES)
-    sealed = AESGCM(key).encrypt(nonce, value, _bound("value", name, number))
-    return {
-        "version": number,
-        "created": time.time(),
-        "value": _text(nonce + sealed),
-        "wraps": {master.id: _wrap(name, number, key, master)},
-    }
-
-
-def _open(name: str, version: dict[str, Any], master: MasterKey) -> bytes:
-    sealed = base64.b64decode(version["value"])
-    key = _unwrap(name, version, master)
-    return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _bound("value", name, version["version"]))
-
-
-def _opens(name: str, version: dict[str, Any], master: MasterKey) -> bool:
-    try:
-        _open(name, version, master)
-    except (InvalidTag, KeyError, ValueError):
-        return False
-    return True
-
-
-def _wrap(name: str, number: int, key: bytes, master: MasterKey) -> str:
-    nonce = secrets.token_bytes(_NONCE_BYTES)
-    return _text(nonce + AESGCM(master.wrapping).encrypt(nonce, key, _bound("key", name, number)))
-
-
-def _unwrap(name: str, version: dict[str, Any], master: MasterKey) -> bytes:
-    wrapped = base64.b64decode(version["wraps"][master.id])
-    return AESGCM(master.wrapping).decrypt(
-        wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], _bound("key", name, version["version"])
-    )
-
-
-def _bound(what: str, name: str, number: int) -> bytes:
-    """What the ciphertext is bound to, so that entries cannot be exchanged for each other inside the file."""
-    return f"llmops vault {FORMAT}\0{what}\0{name}\0{number}".encode()
-
-
-def _text(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
