@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from llmops.checkpoint.onnx_file import OnnxFacts, OnnxTensor
+from llmops.checkpoint.onnx_facts import OnnxFacts, OnnxTensor
 from llmops.findings import Finding
 from llmops.report.document import Block, Document, Facts, Table, Text
 from llmops.report.told import told

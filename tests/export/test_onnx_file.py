@@ -82,7 +82,7 @@ def test_what_tensorrt_would_refuse(tmp_path):
 
 def test_tensorrts_own_parser_answers_the_same(tmp_path):
     trt = pytest.importorskip("tensorrt_rtx", reason="pip install 'llmops[tensorrt]'")
-    from llmops.checkpoint.onnx_file import TENSORRT_CONTRIB, TENSORRT_REFUSES
+    from llmops.checkpoint.onnx_facts import TENSORRT_CONTRIB, TENSORRT_REFUSES
 
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.checkpoint.onnx_file import OnnxFacts, OnnxTensor
+from llmops.checkpoint.onnx_facts import OnnxFacts, OnnxTensor
 from llmops.errors import UsageError
 from llmops.export.tensorrt.causes import CAUSES, explain
 from llmops.export.tensorrt.plan import BuildMachine, Exported, make_plan, parse_capability, refusal

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmops.checkpoint.onnx_file import OnnxTensor
+from llmops.checkpoint.onnx_facts import OnnxTensor
 from llmops.errors import LlmopsError, MachineError, UsageError
 from llmops.hardware.paper import host_from_gpus
 from llmops.serve.triton.check import check_repository

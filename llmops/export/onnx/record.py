@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from llmops import __version__
 from llmops.checkpoint.facts import ModelFacts
-from llmops.checkpoint.onnx_file import OnnxFacts
+from llmops.checkpoint.onnx_facts import OnnxFacts
 from llmops.errors import UsageError
 from llmops.export.onnx.plan import OnnxPlan, Sentence
 from llmops.export.onnx.spec import OnnxSpec, Pooling

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmops.checkpoint.onnx_file import OnnxFacts, read_onnx
+from llmops.checkpoint.onnx_facts import OnnxFacts
+from llmops.checkpoint.onnx_file import read_onnx
 from llmops.checkpoint.reader import read_model
 from llmops.errors import UsageError
 from llmops.export.children import run_worker

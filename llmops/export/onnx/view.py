@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmops.checkpoint.onnx_file import OnnxTensor
+from llmops.checkpoint.onnx_facts import OnnxTensor
 from llmops.export.onnx.plan import OnnxPlan
 from llmops.export.onnx.run import ExportReport
 from llmops.report.document import Block, Document, Facts, Table, Text

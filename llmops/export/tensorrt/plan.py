@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from llmops.checkpoint.onnx_file import OnnxFacts
+from llmops.checkpoint.onnx_facts import OnnxFacts
 from llmops.errors import ExitCode, LlmopsError, UsageError
 from llmops.export.tensorrt.profiles import Profile, resolve
 from llmops.export.tensorrt.spec import EngineBuildSpec

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from llmops.checkpoint.onnx_file import OnnxTensor
+from llmops.checkpoint.onnx_facts import OnnxTensor
 from llmops.errors import UsageError, did_you_mean
 from llmops.export.tensorrt.spec import EngineBuildSpec
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from llmops import __version__
 from llmops.checkpoint.engine_file import record_path, sha256
-from llmops.checkpoint.onnx_file import OnnxFacts, read_onnx
+from llmops.checkpoint.onnx_facts import OnnxFacts
+from llmops.checkpoint.onnx_file import read_onnx
 from llmops.errors import UsageError
 from llmops.export.children import run_worker
 from llmops.export.tensorrt.plan import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from llmops.checkpoint.onnx_file import OnnxTensor
+from llmops.checkpoint.onnx_facts import OnnxTensor
 from llmops.serve.triton.pbtxt_write import Word, write
 from llmops.serve.triton.spec import Middle, Served, TritonSpec
 

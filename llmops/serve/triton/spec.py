@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llmops.checkpoint.onnx_file import OnnxTensor
+from llmops.checkpoint.onnx_facts import OnnxTensor
 from llmops.errors import UsageError
 
 Middle = Literal["python", "onnxruntime", "tensorrt", "vllm"]
