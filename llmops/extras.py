@@ -23,6 +23,7 @@ EXTRA_OF: Final[dict[str, str]] = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
+    "onnxruntime_genai": "genai",
     "tensorrt_rtx": "tensorrt",
     "tritonclient": "triton",
     "ray": "ray",

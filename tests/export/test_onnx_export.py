@@ -149,7 +149,6 @@ def test_every_variant_of_the_tiny_model_agrees(llmops, tiny_llama, tmp_path, op
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("onnxruntime_genai") is None, reason="pip install onnxruntime-genai")
 def test_the_genai_format_agrees_too(llmops, tiny_llama, tmp_path):
     result = llmops(
         "export", "onnx", tiny_llama, "-o", tmp_path / "out", "--format", "genai", "--precision", "fp32", "--json"
