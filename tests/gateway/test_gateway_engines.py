@@ -153,14 +153,10 @@ def test_many_at_once_reach_vllm_together(vllm, clients):
 
 
 @pytest.fixture(scope="module")
-def triton(llmops, tiny_llama, tmp_path_factory):
+def triton(llmops, triton_environment, tiny_llama, tmp_path_factory):
     """A Llama with random weights behind a real Triton, served by the command."""
     from serve_process import serving
 
-    from llmops.engines import environment
-
-    if environment("triton").state != "ready":
-        pytest.skip("the real Triton server: llmops engines install triton")
     out = tmp_path_factory.mktemp("triton")
     exported = llmops(
         "export", "onnx", tiny_llama, "-o", out / "onnx", "--task", "causal-lm-cache", "--exporter", "torchscript",
@@ -168,7 +164,9 @@ def triton(llmops, tiny_llama, tmp_path_factory):
     )  # fmt: skip
     assert exported.code == 0, exported.stderr
     options = ("--engine", "triton", "--name", "tiny", "--grpc-port", "0", "--metrics-port", "0")
-    with serving(out, out / "onnx", *options, "--repository", out / "repo", seconds=300) as served:
+    with serving(
+        out, out / "onnx", *options, "--repository", out / "repo", env=triton_environment, seconds=300
+    ) as served:
         yield served
 
 

@@ -1,7 +1,7 @@
 """LangChain's own standard tests for its OpenAI client pass against the gateway, over every upstream dialect.
 
-They need an environment with ``langchain-openai``, ``langchain-tests`` and ``pytest-asyncio``, which want other versions
-of packages than ours: its interpreter is named by ``LLMOPS_LANGCHAIN_PYTHON``.
+They want other versions of packages than ours, so they have an environment of their own, made once and kept;
+``LLMOPS_LANGCHAIN_PYTHON`` names the interpreter of another.
 """
 
 from __future__ import annotations
@@ -18,11 +18,29 @@ pytestmark = pytest.mark.slow
 SUITE = Path(__file__).with_name("langchain_suite.py")
 
 
-def test_the_standard_tests_pass(matrix_site, tmp_path):
-    python = os.environ.get("LLMOPS_LANGCHAIN_PYTHON", sys.executable)
-    wanted = "import langchain_openai, langchain_tests, pytest_asyncio"
-    if subprocess.run([python, "-c", wanted], capture_output=True, check=False).returncode:
-        pytest.skip("needs langchain-openai, langchain-tests and pytest-asyncio; set LLMOPS_LANGCHAIN_PYTHON")
+PACKAGES = ("langchain-openai>=1.7,<2", "langchain-tests>=1.1.9,<2", "pytest-asyncio>=1.3,<2")
+
+
+@pytest.fixture(scope="module")
+def python(model_cache):
+    if named := os.environ.get("LLMOPS_LANGCHAIN_PYTHON"):
+        return named
+    home = model_cache / "langchain"
+    found, stamp = home / "bin" / "python", home / "installed"
+    if not stamp.is_file() or stamp.read_text() != " ".join(PACKAGES):
+        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+        done = subprocess.run(
+            [found, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        stamp.write_text(" ".join(PACKAGES))
+    return found
+
+
+def test_the_standard_tests_pass(matrix_site, python, tmp_path):
     options = (
         "asyncio_mode=auto",
         "asyncio_default_test_loop_scope=session",
