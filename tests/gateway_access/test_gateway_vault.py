@@ -8,6 +8,7 @@ import pytest
 
 from llmops.errors import AccessError, UsageError
 from llmops.gateway.access.master import MasterKey, new_master_text, read_master
+from llmops.gateway.access.provider_keys import status
 from llmops.gateway.access.vault import Vault
 
 OLD, NEW, OTHER = (MasterKey.of(bytes([n]) * 32) for n in (1, 2, 3))
@@ -64,7 +65,7 @@ def test_a_changed_byte_is_noticed(path):
 
 @pytest.mark.parametrize("text", ["not base64", "", "AAAA", "\u30ad\u30fc"])
 @pytest.mark.parametrize("field", ["value", "wrap"])
-def test_a_damaged_entry_is_said_to_be_damaged(path, field, text):
+def test_a_damaged_entry_is_said_to_be_damaged(path, monkeypatch, field, text):
     data = json.loads(path.read_text())
     row = data["entries"]["openai"][0]
     if field == "value":
@@ -75,6 +76,9 @@ def test_a_damaged_entry_is_said_to_be_damaged(path, field, text):
     with pytest.raises(AccessError, match=r"'openai' cannot be decrypted: it has been changed in .*json") as refused:
         Vault(path, OLD).reveal("openai")
     assert "llmops keys set openai" in (refused.value.hint or "")
+    monkeypatch.setenv("MASTER", "01" * 32)
+    (finding,) = status(path, "env:MASTER").findings
+    assert "openai version 1 cannot be decrypted: it has been changed in" in finding.message
     assert Vault(path, OLD).reveal("google") == VALUES["google"]
 
 
@@ -266,13 +270,15 @@ def test_keys_by_command(llmops, tmp_path):
     assert [row["name"] for row in listed.json["data"]["entries"]] == ["google", "openai"]
     wrong = llmops("keys", "status", "--vault", vault, "--master", new)
     assert wrong.code == 1
-    assert "openai version 1 is wrapped by master key" in wrong.stdout
+    ids = [read_master(each).id for each in (old, new)]
+    said = " ".join(wrong.stdout.split())
+    assert f"openai version 1 cannot be decrypted: it is wrapped by master key {ids[0]}, given was {ids[1]}" in said
     rotated = llmops("keys", "rotate", "--new-master", new, "--master", old, "--vault", vault)
     assert rotated.code == 0, rotated.stderr
-    status = llmops("keys", "status", "--vault", vault, "--master", new, "--json")
-    assert status.code == 0, status.stderr
+    after = llmops("keys", "status", "--vault", vault, "--master", new, "--json")
+    assert after.code == 0, after.stderr
     assert Vault(vault, read_master(new)).reveal("openai") == secret
-    everything = [done, listed, wrong, rotated, status]
+    everything = [done, listed, wrong, rotated, after]
     assert not any(secret in each.stdout + each.stderr for each in everything)
     assert llmops("keys", "remove", "opanai", "--vault", vault).code == 2
     assert llmops("keys", "remove", "openai", "--vault", vault, "--dry-run").code == 0

@@ -13,7 +13,7 @@ from llmops.errors import UsageError
 from llmops.findings import Finding
 from llmops.gateway.access.delivery import deliver
 from llmops.gateway.access.master import new_master_text, read_master
-from llmops.gateway.access.vault import EntryState, Vault, VaultState, check_name
+from llmops.gateway.access.vault import EntryState, Vault, VaultState, check_name, why_closed
 from llmops.report.document import Document, Table, Text
 from llmops.report.told import told
 from llmops.settings import settings
@@ -156,14 +156,9 @@ def view(report: KeysReport) -> Document:
 
 
 def _unreadable(entry: EntryState, state: VaultState) -> Finding:
-    return Finding(
-        "undecryptable-key",
-        "error",
-        f"{entry.name} version {entry.version} is wrapped by master key {', '.join(entry.masters)}, "
-        f"and {state.master} does not decrypt it.",
-        f"give the right master key, or: llmops keys set {entry.name}",
-        file=str(state.path),
-    )
+    why, hint = why_closed(entry.name, entry.masters, state.master, state.path)
+    text = f"{entry.name} version {entry.version} cannot be decrypted: {why}"
+    return Finding("undecryptable-key", "error", text, hint, file=str(state.path))
 
 
 def _value(source: str) -> str:

@@ -109,13 +109,7 @@ class Vault:
         try:
             return envelope.open_value(name, versions[-1], self._master).decode()
         except (InvalidTag, KeyError, ValueError) as error:
-            wraps = versions[-1]["wraps"]
-            if self._master.id in wraps:
-                why = f"it has been changed in {self.path}"
-                hint = f"restore that file from a backup, or store the key again: llmops keys set {name}"
-            else:
-                why = f"it is wrapped by master key {', '.join(wraps)}, given was {self._master.id}"
-                hint = "llmops keys status shows every entry"
+            why, hint = why_closed(name, tuple(versions[-1]["wraps"]), self._master.id, self.path)
             raise AccessError(f"the key {name!r} cannot be decrypted: {why}", hint) from error
 
     def names(self) -> tuple[str, ...]:
@@ -286,6 +280,14 @@ class Vault:
                 "give the one it was made with; llmops keys status shows its id",
             )
         return self._master
+
+
+def why_closed(name: str, masters: tuple[str, ...], given: str | None, path: Path) -> tuple[str, str]:
+    """Why a version of an entry that is wrapped by ``masters`` does not open with the one given, and what to do."""
+    again = f"llmops keys set {name}"
+    if given in masters:
+        return f"it has been changed in {path}", f"restore that file from a backup, or store the key again: {again}"
+    return f"it is wrapped by master key {', '.join(masters)}, given was {given}", f"give that one, or: {again}"
 
 
 def check_name(name: str, *, internal: bool = False) -> None:
