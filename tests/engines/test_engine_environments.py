@@ -72,6 +72,7 @@ def toy(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv("LLMOPS_ENGINES_DIR", str(tmp_path / "engines"))
     monkeypatch.setitem(catalog.ENGINES, "toy", TOY)
+    monkeypatch.setattr(installation, "FREE_BYTES", 2**28)  # a toy needs no more; a full disk has a test of its own
     settings.cache_clear()
     yield tmp_path / "engines" / "toy"
     settings.cache_clear()
